@@ -1,0 +1,1 @@
+"""What several hooks and the commands of a build need."""

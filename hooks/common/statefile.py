@@ -1,0 +1,137 @@
+"""The build's files: `build-state.json` and `audit.jsonl`, read and written by any number of processes at once.
+
+Every change is a whole read, change and replace under one lock (`flock`, the same that the package filelock takes).
+The bytes are those the peer's own build-state.py writes: indent 2, ASCII, no final newline; keys that are not ours
+survive every rewrite.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+
+from hooks.common.clock import now_iso
+from hooks.common.files import make_folder, remove_if_there, replace_file
+from hooks.common.trouble import Trouble
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
+
+
+class Build:
+    """The files of the one build a checkout can have. Its methods raise `Trouble` where a file cannot be used."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.folder = os.path.join(root, ".instar", "state", "build")
+        self.state_path = os.path.join(self.folder, "build-state.json")
+        self.audit_path = os.path.join(self.folder, "audit.jsonl")
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state, and None when there is none."""
+        try:
+            fd = os.open(self.state_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                data = read_at_most(fd, STATE_BYTES_AT_MOST + 1)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Trouble("state_corrupt", f"{self.state_path} cannot be read: {error.strerror}") from error
+        return self.parse(data)
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """Return the state in `data`."""
+        if len(data) > STATE_BYTES_AT_MOST:
+            raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
+        try:
+            state = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
+        if not isinstance(state, dict):
+            raise Trouble("state_corrupt", f"{self.state_path} holds no JSON object")
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state durably. Only under the lock."""
+        try:
+            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
+
+    def audit(self, event: str, **fields: Any) -> None:
+        """Append one event. Only under the lock. A line torn by a killed writer stays a line of its own."""
+        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        try:
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                os.write(fd, b"\n" + line if torn else line)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+
+
+def read_at_most(fd: int, size: int) -> bytes:
+    """Return up to `size` bytes."""
+    data = b""
+    while len(data) < size:
+        chunk = os.read(fd, size - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+class Lock:
+    """The lock of a build, held from `with` to its end; `Trouble` when it cannot be had within `seconds`."""
+
+    def __init__(self, build: Build, seconds: float) -> None:
+        self.build = build
+        self.seconds = seconds
+        self.fd = -1
+
+    def __enter__(self) -> None:
+        try:
+            make_folder(self.build.root, self.build.folder)
+            path = os.path.join(self.build.folder, ".lock")
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+            self.sweep()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self) -> None:
+        """Take the lock as soon as it is free."""
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+    def sweep(self) -> None:
+        """Remove what a killed writer left: under the lock no temporary file is in use."""
+        for name in os.listdir(self.build.folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                remove_if_there(os.path.join(self.build.folder, name))

@@ -1,0 +1,43 @@
+"""What went wrong while something was let pass: every such failure is open, and leaves a trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from hooks.common.clock import now_iso
+from hooks.common.files import make_folder
+
+AN_HOUR_S = 3600
+
+
+class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
+    """Something that cannot be used or done now. `code` is stable, the text is one sentence for a person."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def tell(root: str, role: str, trouble: Trouble) -> str:
+    """Log `trouble` and return what to tell the person: the same trouble at most once an hour, else "".
+
+    Where not even the log can be written the person is told each time: there is no other trace.
+    """
+    logs = os.path.join(root, ".instar", "logs")
+    told = os.path.join(logs, f".told-{role}-{trouble.code}")
+    try:
+        if 0 <= time.time() - os.stat(told).st_mtime < AN_HOUR_S:
+            return ""
+    except OSError:
+        pass
+    try:
+        make_folder(root, logs)
+        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
+        with open(told, "w", encoding="ascii"):
+            pass
+    except OSError as error:
+        sys.stderr.write(f"{role}: cannot write its log: {error}\n")
+    return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."

@@ -1,0 +1,1 @@
+"""Makes a project's files what they should be."""

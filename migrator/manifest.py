@@ -1,0 +1,31 @@
+"""What is installed where: the data behind `templates/manifest.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One template and the place it has in a project."""
+
+    template: str
+    path: str  # relative to the project
+    mode: int
+
+
+HOOKS_FOLDER = ".instar/hooks/instar"
+
+# Files that are wholly ours: overwritten at every migration.
+INSTALLED = (
+    Installed("hooks/run", f"{HOOKS_FOLDER}/run", 0o755),
+    Installed("hooks/build-stop-hook.py", f"{HOOKS_FOLDER}/build-stop-hook.py", 0o755),
+    Installed("hooks/build-state.py", f"{HOOKS_FOLDER}/build-state.py", 0o755),
+)
+
+# A file that is ours as long as nobody edited it.
+SKILL = Installed("skills/build/SKILL.md", ".claude/skills/build/SKILL.md", 0o644)
+
+# A section of a document: shipped as a template, too, and recognised by its hash.
+SECTIONS = ("documents/agents-build.md",)
+MANIFEST = "manifest.json"

@@ -1,0 +1,82 @@
+"""What a migration says: a line a thing for people, one object for programs, a diff for the careful."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from migrator.registration import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from migrator.changes import Change, Content
+    from migrator.codex_status import CodexStatus
+    from migrator.plan import Plan
+    from migrator.project import Project
+
+_COLOURS = {"create": "green", "update": "yellow", "remove": "red"}
+
+
+def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
+    """Yield the changes and notes, a line each, and what they come to."""
+    yield f"project {project.root}"
+    for change in plan.changes:
+        yield f"  {click.style(f'{change.verb:<7}', fg=_COLOURS[change.verb])} {change.path}  ({change.why})"
+    for note in plan.notes:
+        yield f"  {click.style(f'{note.level:<7}', fg='red' if note.level == 'error' else 'yellow')} {note.text}"
+    count = len(plan.changes)
+    things = "1 path" if count == 1 else f"{count} paths"
+    if not count:
+        yield "nothing to do"
+    else:
+        yield f"{things} changed" if is_done else f"{things} would change; nothing was written"
+
+
+def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:
+    """Yield what to do after an installation, a line each."""
+    yield ""
+    yield "next"
+    if "claude" in project.clients:
+        yield "  Claude Code   /build TASK starts a build, in a session of this project"
+    if codex is not None:
+        yield f"  Codex         {codex.advice()}"
+    yield '  any agent     build-state init "TASK" starts a build from its shell; build-state --help shows the rest'
+    yield "  commit        " + ", ".join([*(SETTINGS[client] for client in project.clients), "and what else you share"])
+
+
+def for_programs(project: Project, plan: Plan, codex: CodexStatus | None, *, is_done: bool) -> str:
+    """Return the whole as one JSON object."""
+    report: dict[str, Any] = {
+        "project": str(project.root),
+        "dryRun": not is_done,
+        "upgraded": [f"{change.path} ({change.why})" for change in plan.changes],
+        "skipped": plan.noted("skipped"),
+        "errors": plan.noted("error"),
+        "warnings": plan.noted("warning"),
+        "changes": [{"verb": change.verb, "path": change.path, "why": change.why} for change in plan.changes],
+        "upgradeGuide": None,
+        "codexHooks": codex.as_json() if codex else None,
+    }
+    return json.dumps(report, indent=2)
+
+
+def diff(plan: Plan) -> Iterator[str]:
+    """Yield the changes as a unified diff."""
+    for change in plan.changes:
+        before, after = _lines(change.before), _lines(change.after)
+        yield from difflib.unified_diff(before, after, _name(change, "a"), _name(change, "b"), lineterm="")
+        if before == after:
+            yield f"{change.verb} {change.path}  ({change.why})"
+
+
+def _name(change: Change, side: str) -> str:
+    content = change.before if side == "a" else change.after
+    return f"{side}/{change.path}" if content else "/dev/null"
+
+
+def _lines(content: Content | None) -> list[str]:
+    return content.data.decode(errors="replace").splitlines() if content else []

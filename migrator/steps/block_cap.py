@@ -1,0 +1,72 @@
+"""How often Claude Code lets a Stop hook hold a session in a row.
+
+It ends a turn at the 9th block without a tool call in between, and the largest build may be held 10 times; an 11th
+block is never given. (Measured on 2.1.197: a cap of N ends the turn at block N + 1.)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from instar.errors import InstarError
+from migrator.changes import Change, Note
+from migrator.files import look
+from migrator.json_spans import MISSING, JsonTextError, delete, get, parse, put
+from migrator.steps.user_files import edited, restored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from migrator.project import Project
+
+VARIABLE: Final = "CLAUDE_CODE_STOP_HOOK_BLOCK_CAP"
+CAP: Final = "11"
+LOCAL: Final = ".claude/settings.local.json"  # of this machine alone: what others work with is theirs to set
+_WHERE: Final = ("env", VARIABLE)
+
+
+def install(project: Project) -> Iterator[Change | Note]:
+    """Set the cap in the project's local settings, where nobody has set it anywhere."""
+    if "claude" not in project.clients:
+        yield from uninstall(project)
+        return
+    for path, value in _set_by_others(project):
+        if not value.isdigit() or 0 < int(value) < int(CAP):
+            yield Note("warning", f"{VARIABLE} is {value} in {path}: Claude Code ends a held turn after so many blocks")
+        return
+    yield from edited(project, LOCAL, set_cap, "let Claude Code hold the largest build 10 times")
+
+
+def uninstall(project: Project) -> Iterator[Change | Note]:
+    """Take the cap out, if it is ours."""
+    return restored(project, LOCAL, set_cap, remove_cap, "take our block cap out")
+
+
+def set_cap(text: str | None) -> str:
+    """Return the settings with the cap set; one that is there stays."""
+    text = "{}\n" if text is None else text
+    return text if get(text, _WHERE) is not MISSING else put(text, _WHERE, CAP)
+
+
+def remove_cap(text: str, at_first: str | None) -> str | None:
+    """Return the settings without our cap, and without what is empty now and was not there at first."""
+    if get(text, _WHERE) == CAP and (at_first is None or get(at_first, _WHERE) is MISSING):
+        text = delete(text, _WHERE)
+    if get(text, ("env",)) == {} and (at_first is None or get(at_first, ("env",)) is MISSING):
+        text = delete(text, ("env",))
+    return None if at_first is None and parse(text) == {} else text
+
+
+def _set_by_others(project: Project) -> Iterator[tuple[str, str]]:
+    """Yield the settings that set the cap: the project's shared ones, and the user's own."""
+    home = os.environ.get("CLAUDE_CONFIG_DIR") or str(Path.home() / ".claude")
+    for root, path in ((project.root, ".claude/settings.json"), (Path(home), "settings.json")):
+        try:
+            found = look(root, path)
+            value = get(found.data.decode(), _WHERE) if found else MISSING
+        except (InstarError, JsonTextError, UnicodeDecodeError):
+            continue
+        if value is not MISSING:
+            yield str(root / path), str(value)

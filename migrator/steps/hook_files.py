@@ -1,0 +1,78 @@
+"""The files that are wholly ours: the hooks, their launcher, and the interpreter they run with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instar.errors import InstarError
+from migrator.changes import Change, Content, Note
+from migrator.files import look
+from migrator.manifest import HOOKS_FOLDER, INSTALLED
+from migrator.shipped import is_shipped, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from migrator.project import Project
+
+IGNORE = ".instar/.gitignore"
+PYTHON = ".instar/state/python"
+
+
+def install(project: Project) -> Iterator[Change | Note]:
+    """Yield what is missing or differs; a file that no release of ours shipped is kept as a copy."""
+    if not (project.root / HOOKS_FOLDER).resolve().is_relative_to(project.root):
+        yield Note("error", f"{HOOKS_FOLDER} leads out of the project; nothing is installed through it")
+        return
+    if look(project.root, IGNORE) is None:
+        yield Change(IGNORE, None, Content(b"*\n"), "keep all of .instar out of git")
+    for item in INSTALLED:
+        wanted = Content(text(item.template).encode(), item.mode)
+        try:
+            found = look(project.root, item.path)
+        except InstarError as error:
+            yield Note("error", str(error))
+            continue
+        if found != wanted:
+            is_known = found is None or is_shipped(item.template, found.data)
+            yield Change(item.path, found, wanted, _why(found, wanted, is_known=is_known), is_users=not is_known)
+    yield from _python(project)
+
+
+def _why(found: Content | None, wanted: Content, *, is_known: bool) -> str:
+    if found is None:
+        return "new"
+    if found.data == wanted.data:
+        return "its mode was changed"
+    return "an older release" if is_known else "edited, or of an unknown release: a copy is kept"
+
+
+def _python(project: Project) -> Iterator[Change | Note]:
+    """Yield the link to the interpreter that hooks run with, where there is none that works.
+
+    It leads past virtual environments, which come and go, and past version managers, whose shims are slow.
+    """
+    if os.access(project.root / PYTHON, os.X_OK):
+        return
+    wanted = Content(os.fsencode(getattr(sys, "_base_executable", None) or sys.executable), is_link=True)
+    try:
+        yield Change(PYTHON, look(project.root, PYTHON, is_link=True), wanted, "the interpreter that runs the hooks")
+    except InstarError as error:
+        yield Note("warning", str(error))
+
+
+def uninstall(project: Project) -> Iterator[Change | Note]:
+    """Yield the removal of our files; the state of builds and the user's own hooks stay."""
+    for path in (item.path for item in INSTALLED):
+        found = look(project.root, path)
+        if found is not None:
+            yield Change(path, found, None, "ours")
+    if (project.root / PYTHON).is_symlink():
+        yield Change(PYTHON, look(project.root, PYTHON, is_link=True), None, "ours")
+    kept = [name for name in ("state/build", "backups", "logs") if (project.root / ".instar" / name).exists()]
+    if kept:
+        listed = ", ".join(f".instar/{name}" for name in kept)
+        yield Note("skipped", f"kept {listed}: delete {Path('.instar')} yourself once you need none of it")

@@ -1,0 +1,1 @@
+"""The commands of a build. Standard library only, Python 3.9 and later."""

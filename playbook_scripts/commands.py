@@ -1,0 +1,373 @@
+"""The commands of a build. Each gets the build and its options and returns its answer, or raises `Refusal`."""
+
+from __future__ import annotations
+
+import os
+
+from hooks.common.clock import now_iso
+from hooks.common.phases import NEXT, PHASES, TERMINAL, legal_targets
+from hooks.common.project import build_command
+from hooks.common.statefile import Lock
+from hooks.common.trouble import Trouble
+from hooks.common.values import expect, text_of, whole_number
+from playbook_scripts.answers import Refusal
+from playbook_scripts.history import archive, audit_entries, elapsed_minutes, free_name, utc_stamp
+from playbook_scripts.owner import owner_stamp, warnings_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from hooks.common.statefile import Build
+    from playbook_scripts.answers import Answer
+
+    State = dict[str, Any]
+
+LOCK_SECONDS = 5.0
+
+SIZES = {
+    "SMALL": {"reinforcements": 3, "label": "light"},
+    "STANDARD": {"reinforcements": 5, "label": "medium"},
+    "LARGE": {"reinforcements": 10, "label": "heavy"},
+}
+COMPLETE_FROM = ("executing", "verifying", "hardening")
+
+
+def init(build: Build, options: argparse.Namespace) -> Answer:
+    """Start a build that the calling session owns."""
+    task = options.task.strip()
+    if not task:
+        raise Refusal("usage", "the task is blank", 'name it: build-state init "what is to be built"')
+    stamp = owner_stamp(options)
+    with Lock(build, LOCK_SECONDS):
+        before, left = clear_the_way(build)
+        state = {
+            "task": task,
+            "phase": "idle",
+            "size": options.size,
+            "protection": SIZES[options.size],
+            "startedAt": now_iso(),
+            "completedAt": None,
+            "owner": stamp,
+            "currentStep": 0,
+            "totalSteps": options.total_steps,
+            "steps": [],
+            "totalTests": 0,
+            "allPassing": True,
+            "fixIterations": 0,
+            "maxFixIterations": 3,
+            "verifyIterations": 0,
+            "maxVerifyIterations": 3,
+            "reinforcementsUsed": 0,
+            "worktree": None,
+        }
+        build.save(state)
+        build.audit(
+            "build.initialized",
+            task=task,
+            size=options.size,
+            ownerTmux=stamp["tmux"],
+            ownerSession=stamp["session"],
+        )
+    protection = SIZES[options.size]
+    return {
+        "status": "initialized",
+        "task": task,
+        "size": options.size,
+        "protection": protection["label"],
+        "reinforcements": protection["reinforcements"],
+        "owner": {key: stamp[key] for key in ("session", "tmux")},
+        "command": build_command(build.root),
+        "next": NEXT["idle"],
+        **before,
+        **left,
+        **warnings_of(build.root, stamp),
+    }
+
+
+def clear_the_way(build: Build) -> tuple[Answer, Answer]:
+    """Keep what is left of the build before this one: archive a finished one, set a corrupt file aside.
+
+    Raise `Refusal` when it is not finished.
+    """
+    try:
+        state = build.load()
+    except Trouble as trouble:
+        if not os.path.lexists(build.state_path):
+            raise
+        aside = free_name(f"{build.state_path}.corrupt-{utc_stamp()}", "")
+        os.rename(build.state_path, aside)
+        build.audit("state.corrupt", path=os.path.relpath(aside, build.root), error=str(trouble))
+        return {"recovered": os.path.relpath(aside, build.root)}, {}
+    if state is None:
+        return {}, {}
+    phase = state.get("phase")
+    if phase not in TERMINAL:
+        raise Refusal(
+            "active_build",
+            f"a build is active in {build.root}: {state.get('task')} (phase {phase}); a checkout has one at a time",
+            "finish it with `complete`, end it with `cancel`, or start yours in another clone",
+            phase=phase,
+            task=state.get("task"),
+        )
+    answer = {} if "archivedTo" in state else {"archivedPrevious": archive(build, state)}
+    worktree = state.get("worktree")
+    if isinstance(worktree, dict):
+        return answer, {"orphanWorktree": {key: worktree.get(key) for key in ("path", "branch")}}
+    return answer, {}
+
+
+def transition(build: Build, options: argparse.Namespace) -> Answer:
+    """Move the build to another phase."""
+    target = options.phase
+    if target not in PHASES:
+        raise Refusal("invalid_phase", f"{target} is no phase", f"one of: {', '.join(PHASES)}", valid=list(PHASES))
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        current = text_of(state, "phase")
+        if target not in legal_targets(current):
+            legal = legal_targets(current)
+            raise Refusal(
+                "illegal_transition",
+                f"a build cannot go from {current} to {target}",
+                f"from {current} it can go to: {', '.join(legal)}",
+                legal_targets=legal,
+            )
+        if target == "complete":
+            check_tests(state)
+        if target == "fixing":
+            enter_fixing(build, state, options.evidence)
+        if (current, target) == ("fixing", "verifying"):
+            state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
+        move(build, state, target, options.evidence)
+    answer = {"status": "transitioned", "from": current, "to": target}
+    return {
+        **answer,
+        **({"archivedTo": state["archivedTo"]} if target in TERMINAL else {"next": NEXT[target]}),
+    }
+
+
+def enter_fixing(build: Build, state: State, evidence: str | None) -> None:
+    """Count the fix cycle. Raise `Refusal`, with the build escalated, when there were too many."""
+    state["fixIterations"] = whole_number(state, "fixIterations", 0) + 1
+    limit = whole_number(state, "maxFixIterations", 3)
+    if state["fixIterations"] <= limit:
+        return
+    move(build, state, "escalated", evidence, "max_fix_iterations")
+    raise Refusal(
+        "fix_limit",
+        f"{limit} fix cycles did not mend the build: it is escalated now",
+        "tell the person what keeps failing; a new build starts with init",
+        action="escalated",
+    )
+
+
+def move(build: Build, state: State, target: str, evidence: str | None, reason: str | None = None) -> None:
+    """Write the new phase, and with a terminal one the end of the build. Only under the lock."""
+    before, state["phase"] = state.get("phase"), target
+    if target in TERMINAL:
+        state["completedAt"] = now_iso()
+        state["archivedTo"] = archive(build, state)
+    build.save(state)
+    build.audit("phase.transition", **{"from": before, "to": target, "evidence": evidence or None})
+    if target == "escalated":
+        build.audit("build.escalated", reason=reason or evidence, iterations=state.get("fixIterations"))
+    if target == "complete":
+        build.audit("build.complete", **summary(state), fixIterations=state.get("fixIterations"))
+
+
+def step_complete(build: Build, options: argparse.Namespace) -> Answer:
+    """Record a finished step with its tests."""
+    if min(options.number, options.tests, options.passing) < 0 or options.passing > options.tests:
+        raise Refusal("usage", "numbers are 0 or more, and no more tests pass than there are")
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        phase = text_of(state, "phase")
+        if phase != "executing":
+            legal = legal_targets(phase)
+            raise Refusal(
+                "wrong_phase",
+                f"steps are recorded in phase executing, and the build is in {phase}",
+                f"from {phase} it can go to: {', '.join(legal)}",
+                phase=phase,
+            )
+        steps = expect(state, "steps", list, [])
+        is_repeat = any(isinstance(step, dict) and step.get("step") == options.number for step in steps)
+        record = {
+            "step": options.number,
+            "description": options.description,
+            "tests": options.tests,
+            "passing": options.passing,
+            "timestamp": now_iso(),
+        }
+        state["steps"] = [*steps, record]
+        state["currentStep"] = options.number
+        state["totalTests"] = sum(whole_number(step, "tests", 0) for step in state["steps"] if isinstance(step, dict))
+        state["allPassing"] = all(step.get("tests") == step.get("passing") for step in latest(state["steps"]))
+        build.save(state)
+        counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
+        build.audit("step.completed", step=options.number, description=options.description, **counted)
+    answer = {
+        "status": "step_completed",
+        "step": options.number,
+        **counted,
+        "allPassing": state["allPassing"],
+    }
+    return {**answer, **({"repeat": True} if is_repeat else {})}
+
+
+def latest(steps: list[Any]) -> list[dict[str, Any]]:
+    """Return the last record of each step number."""
+    return list({str(step.get("step")): step for step in steps if isinstance(step, dict)}.values())
+
+
+def complete(build: Build, options: argparse.Namespace) -> Answer:
+    """Finish the build."""
+    with Lock(build, LOCK_SECONDS):
+        state = existing(build)
+        phase = text_of(state, "phase")
+        is_repeat = phase == "complete" and "archivedTo" in state
+        if not is_repeat:
+            if phase != "complete":
+                check_running(state)
+                check_tests(state)
+                if phase not in COMPLETE_FROM and not options.force:
+                    raise Refusal(
+                        "illegal_transition",
+                        f"a build cannot be completed from {phase}",
+                        f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
+                        legal_targets=legal_targets(phase),
+                    )
+            move(build, state, "complete", "--force" if options.force else None)
+    return {"status": "complete", **summary(state), "archivedTo": state["archivedTo"]}
+
+
+def cancel(build: Build, options: argparse.Namespace) -> Answer:
+    """End the build unfinished."""
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        state["cancelled"] = options.why
+        move(build, state, "failed", options.why)
+        build.audit("build.cancelled", task=state.get("task"), reason=options.why)
+    return {
+        "status": "cancelled",
+        "task": state.get("task"),
+        "reason": options.why,
+        "archivedTo": state["archivedTo"],
+    }
+
+
+def ask(build: Build, options: argparse.Namespace) -> Answer:
+    """Let the owner stop until its question is answered: until the next prompt or build command."""
+    question = options.question.strip()
+    if not question:
+        raise Refusal("usage", "the question is blank", 'ask it: build-state ask "which of the two is meant?"')
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        state["asked"] = {"question": question, "at": now_iso()}
+        build.save(state)
+        build.audit("build.asked", question=question)
+    return {"status": "asked", "question": question, "next": "End the turn with the question to the person."}
+
+
+def status(build: Build, _: argparse.Namespace) -> Answer:
+    """Show where the build stands."""
+    state = build.load()
+    if state is None:
+        return {"status": "no_active_build"}
+    asked = state.get("asked")
+    protection = state.get("protection")
+    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "verifyIterations")
+    return {
+        **{key: state.get(key) for key in ("task", "phase", "size")},
+        "protection": protection.get("label") if isinstance(protection, dict) else "unknown",
+        "stepsCompleted": len(latest(steps_of(state))),
+        **{key: state.get(key) for key in shown},
+        "reinforcements": protection.get("reinforcements") if isinstance(protection, dict) else None,
+        "reinforcementsUsed": state.get("reinforcementsUsed"),
+        "elapsedMinutes": elapsed_minutes(state.get("startedAt")),
+        "owner": state.get("owner"),
+        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
+        **({"asked": asked.get("question")} if isinstance(asked, dict) else {}),
+    }
+
+
+def resume(build: Build, _: argparse.Namespace) -> Answer:
+    """Say whether there is a build to go on with."""
+    state = build.load()
+    if state is None:
+        return {"canResume": False, "reason": "there is no build"}
+    if state.get("phase") in TERMINAL:
+        return {"canResume": False, "reason": f"the build is {state['phase']}"}
+    return {
+        "canResume": True,
+        **{key: state.get(key) for key in ("task", "phase", "size", "currentStep")},
+        "stepsCompleted": len(latest(steps_of(state))),
+        **{key: state.get(key) for key in ("totalTests", "allPassing")},
+        "planExists": os.path.exists(os.path.join(build.folder, "plan.md")),
+        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
+        "next": NEXT.get(text_of(state, "phase"), ""),
+    }
+
+
+def query(build: Build, options: argparse.Namespace) -> Answer:
+    """Show what happened: the last entries of the audit log."""
+    if options.limit < 0:
+        raise Refusal("usage", f"--limit is {options.limit}, expected 0 or more")
+    entries = [
+        entry
+        for entry in audit_entries(build)
+        if options.event in (None, entry.get("event"))
+        and (options.phase is None or options.phase in (entry.get("from"), entry.get("to")))
+    ]
+    entries = entries[len(entries) - min(options.limit, len(entries)) :]
+    return {"count": len(entries), "entries": entries}
+
+
+def existing(build: Build) -> State:
+    """Return the state, or raise `Refusal` when there is no build. An open question ends with it."""
+    state = build.load()
+    if state is None:
+        raise Refusal("no_build", f"there is no build in {build.root}", 'start one: build-state init "the task"')
+    state.pop("asked", None)
+    return state
+
+
+def running(build: Build) -> State:
+    """Return the state of a build that is not over, or raise `Refusal`."""
+    state = existing(build)
+    check_running(state)
+    return state
+
+
+def check_running(state: State) -> None:
+    """Raise `Refusal` when the build is over."""
+    phase = state.get("phase")
+    if phase in TERMINAL:
+        text = f"the build is {phase}, and that is final"
+        raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+
+
+def check_tests(state: State) -> None:
+    """Raise `Refusal` when a step is recorded with failing tests."""
+    failing = [step.get("step") for step in latest(steps_of(state)) if step.get("tests") != step.get("passing")]
+    if failing or state.get("allPassing") is False:
+        listed = ", ".join(map(str, failing)) or "?"
+        hint = "mend them and record the step again with step-complete"
+        raise Refusal("tests_failing", f"tests fail in step {listed}", hint, failing=failing)
+
+
+def summary(state: State) -> Answer:
+    """Return what the end of a build is told with."""
+    return {
+        "task": state.get("task"),
+        "totalTests": state.get("totalTests"),
+        "stepsCompleted": len(latest(steps_of(state))),
+    }
+
+
+def steps_of(state: State) -> list[Any]:
+    """Return the steps for reading; none where the key holds something else."""
+    steps = state.get("steps")
+    return steps if isinstance(steps, list) else []

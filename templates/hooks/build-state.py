@@ -1,0 +1,1046 @@
+#!/usr/bin/env python3
+"""build-state: the commands of a build that a Stop hook protects. See `build-state --help`.
+
+stdout  one JSON object when piped or with --json; text for people on a terminal
+exit    0 done, 1 refused (``{"error", "code", "hint"}``), 2 wrong usage
+files   .instar/state/build/ of the project: build-state.json, audit.jsonl, history/
+env     INSTAR_PROJECT_DIR; CLAUDE_CODE_SESSION_ID, CODEX_SESSION_ID; TMUX, TMUX_PANE;
+        INSTAR_HOOK_TMUX_SESSION and INSTAR_HOOK_NO_TMUX answer in tmux's stead
+
+The project is the one the script is installed in; started from elsewhere it is looked for upwards from the working
+folder. In a linked git worktree it is the main checkout.
+"""
+# instar-hooks: rendered from playbook_scripts/build_state.py and what it imports; overwritten at every upgrade.
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import time
+
+
+PHASES = (
+    "idle",
+    "clarify",
+    "planning",
+    "executing",
+    "verifying",
+    "fixing",
+    "hardening",
+    "complete",
+    "failed",
+    "escalated",
+)
+TERMINAL = ("complete", "failed", "escalated")
+# `failed` and `escalated` can be reached from every phase that is not terminal.
+TRANSITIONS = {
+    "idle": ("clarify", "planning", "executing"),
+    "clarify": ("planning",),
+    "planning": ("executing",),
+    "executing": ("verifying", "complete"),
+    "verifying": ("complete", "fixing", "hardening"),
+    "fixing": ("verifying",),
+    "hardening": ("complete",),
+}
+NEXT = {
+    "idle": "Begin: settle what is unclear about the task, or write the plan.",
+    "clarify": "Settle the open questions about the task, then write the plan.",
+    "planning": "Finish the plan with its test strategy, then carry it out.",
+    "executing": "Finish the current step: its code, its tests, the whole suite; then record it.",
+    "verifying": "Check the work independently of how it was written, and use it for real.",
+    "fixing": "Mend what the checks found, then verify again.",
+    "hardening": "Finish the hardening list: errors surface, logs tell, health can be seen.",
+}
+
+
+def legal_targets(phase):
+    if phase in TERMINAL:
+        return []
+    return [each for each in PHASES if each in TRANSITIONS.get(phase, ()) or each in ("failed", "escalated")]
+
+
+INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
+
+
+def installed_root(script):
+    folder = os.path.dirname(os.path.abspath(script))
+    root = os.path.normpath(os.path.join(folder, "..", "..", ".."))
+    return main_checkout(root) if folder == os.path.join(root, INSTALLED_BELOW) else None
+
+
+def find_root(start, environ):
+    named = environ.get("INSTAR_PROJECT_DIR")
+    if named:
+        return main_checkout(os.path.abspath(named))
+    folder = start = os.path.abspath(start)
+    while True:
+        checkout = main_checkout(folder)
+        if is_project(checkout):
+            return checkout
+        parent = os.path.dirname(folder)
+        # A repository without `.instar` ends the search, as it does for the registered hook command.
+        if parent == folder or os.path.isdir(os.path.join(folder, ".git")):
+            return main_checkout(start)
+        folder = parent
+
+
+def is_project(folder):
+    inside = os.path.join(folder, ".instar")
+    return any(os.path.isdir(os.path.join(inside, name)) for name in ("hooks", "state"))
+
+
+def main_checkout(folder):
+    try:
+        with open(os.path.join(folder, ".git"), encoding="utf-8", errors="surrogateescape") as file:
+            line = file.read(1 << 16)
+    except OSError:  # a folder: this is a main checkout; missing: no checkout at all
+        return folder
+    if not line.startswith("gitdir: "):
+        return folder
+    git_folder = os.path.normpath(os.path.join(folder, line[len("gitdir: ") :].rstrip("\n")))
+    main, separator, _ = git_folder.rpartition(os.sep + os.path.join(".git", "worktrees") + os.sep)
+    return main if separator else folder
+
+
+def build_command(root):
+    python = os.path.join(root, ".instar", "state", "python")
+    script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
+    return shell_word(python if os.access(python, os.X_OK) else "python3") + " " + shell_word(script)
+
+
+def shell_word(text):
+    plain = text.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
+    return text if plain.isalnum() and plain.isascii() else "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def now_iso():
+    seconds = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
+
+
+def replace_file(path, data):
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(fd, "wb") as file:
+            keep_mode(path, fd)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except OSError:
+        remove_if_there(temporary)
+        raise
+    sync_folder(folder)
+
+
+def keep_mode(path, fd):
+    try:
+        os.fchmod(fd, os.stat(path, follow_symlinks=False).st_mode & 0o777)
+    except FileNotFoundError:
+        pass
+
+
+def sync_folder(folder):
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_if_there(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def make_folder(root, folder):
+    if os.path.isdir(folder):
+        return
+    inside = os.path.join(root, ".instar")
+    os.makedirs(inside, exist_ok=True)
+    ignore = os.path.join(inside, ".gitignore")
+    if not os.path.lexists(ignore):
+        with open(ignore, "w", encoding="ascii") as file:
+            file.write("*\n")
+    os.makedirs(folder, exist_ok=True)
+
+
+class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
+    def __init__(self, code, text):
+        super().__init__(text)
+        self.code = code
+
+
+STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
+
+
+class Build:
+    def __init__(self, root):
+        self.root = root
+        self.folder = os.path.join(root, ".instar", "state", "build")
+        self.state_path = os.path.join(self.folder, "build-state.json")
+        self.audit_path = os.path.join(self.folder, "audit.jsonl")
+
+    def load(self):
+        try:
+            fd = os.open(self.state_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                data = read_at_most(fd, STATE_BYTES_AT_MOST + 1)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Trouble("state_corrupt", f"{self.state_path} cannot be read: {error.strerror}") from error
+        return self.parse(data)
+
+    def parse(self, data):
+        if len(data) > STATE_BYTES_AT_MOST:
+            raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
+        try:
+            state = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
+        if not isinstance(state, dict):
+            raise Trouble("state_corrupt", f"{self.state_path} holds no JSON object")
+        return state
+
+    def save(self, state):
+        try:
+            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
+
+    def audit(self, event, **fields):
+        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        try:
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                os.write(fd, b"\n" + line if torn else line)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+
+
+def read_at_most(fd, size):
+    data = b""
+    while len(data) < size:
+        chunk = os.read(fd, size - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+class Lock:
+    def __init__(self, build, seconds):
+        self.build = build
+        self.seconds = seconds
+        self.fd = -1
+
+    def __enter__(self):
+        try:
+            make_folder(self.build.root, self.build.folder)
+            path = os.path.join(self.build.folder, ".lock")
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+            self.sweep()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self):
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+    def sweep(self):
+        for name in os.listdir(self.build.folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                remove_if_there(os.path.join(self.build.folder, name))
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
+    def __init__(self, code, text, hint = "", **fields):
+        super().__init__(text)
+        self.answer = {"error": text, "code": code, **fields, **({"hint": hint} if hint else {})}
+
+
+WAYS_OUT = {
+    "state_corrupt": "mend the file, or set it aside and start anew with init",
+    "lock_timeout": "another command is at work: try again",
+    "unwritable": "nothing was changed: make room or make it writable, then try again",
+}
+
+
+def trouble_answer(trouble):
+    return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
+
+
+def print_answer(answer, *, as_json):
+    if as_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        if answer.get("code") == "usage":
+            sys.stderr.write(f"build-state: {answer['error']}\n")
+    elif "error" in answer:
+        sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
+    else:
+        sys.stdout.write("\n".join(readable(answer)) + "\n")
+
+
+def readable(answer, indent = ""):
+    lines = []
+    for key, value in answer.items():
+        label = indent + "".join(f" {each.lower()}" if each.isupper() else each for each in key)
+        if isinstance(value, dict):
+            lines += [f"{label}:", *readable(value, indent + "  ")]
+        elif isinstance(value, list):
+            lines += [f"{label}:", *(indent + "  " + as_line(item) for item in value)]
+        elif value not in (None, ""):
+            lines.append(f"{label}: {value}")
+    return lines
+
+
+def as_line(item):
+    if not isinstance(item, dict):
+        return str(item)
+    return "  ".join(str(value) if key in ("event", "timestamp") else f"{key}={value}" for key, value in item.items())
+
+
+KINDS = {dict: "an object", list: "a list", int: "a whole number"}
+
+
+def text_of(event, key):
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def expect(values, key, kind, default):
+    value = values.get(key, default)
+    if isinstance(value, kind):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected {KINDS[kind]}')
+
+
+def whole_number(values, key, default):
+    value = expect(values, key, int, default)
+    if is_count(value):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected a count')
+
+
+def is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+def archive(build, state):
+    history = os.path.join(build.folder, "history")
+    make_folder(build.root, history)
+    path = free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
+    relative = os.path.relpath(path, build.root)
+    try:
+        replace_file(path, json.dumps({**state, "archivedTo": relative}, indent=2).encode("ascii"))
+    except OSError as error:
+        raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
+    return relative
+
+
+def free_name(stem, ending):
+    path, number = stem + ending, 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}{ending}"
+    return path
+
+
+def utc_stamp():
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+
+
+def elapsed_minutes(started):
+    from datetime import datetime, timezone
+
+    try:
+        since = datetime.fromisoformat(str(started).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    since = since if since.tzinfo else since.replace(tzinfo=timezone.utc)
+    return round((datetime.now(timezone.utc) - since).total_seconds() / 60, 1)
+
+
+def audit_entries(build):
+    try:
+        with open(build.audit_path, encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Trouble("unreadable", f"{build.audit_path} cannot be read: {error.strerror}") from error
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
+
+
+# The process name of a client, and the variable in which it tells its tools the session id.
+SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID", "codex": "CODEX_SESSION_ID"}
+TMUX_SECONDS = 0.5
+PS_SECONDS = 1.0
+PS_WORDS = 9  # pid, parent, state, five of the start date, name; what follows are the arguments
+
+
+class Process:
+    def __init__(self, pid, parent, start, names, arguments):
+        self.pid = pid
+        self.parent = parent
+        self.start = start
+        self.names = names
+        self.arguments = arguments
+
+    def client(self):
+        return next((name for name in self.names if name in SESSION_VARIABLES), "")
+
+    def is_shared(self):
+        return self.client() == "codex" and "app-server" in self.arguments.split()
+
+
+class Processes:
+    def __init__(self, proc = "/proc"):
+        self.proc = proc
+        self.has_proc = os.path.exists(os.path.join(proc, "self", "stat"))
+        self.table = None
+
+    def look(self, pid):
+        if self.has_proc:
+            return self.read_proc(pid)
+        if self.table is None:
+            self.table = read_ps()
+        return self.table.get(pid)
+
+    def read_proc(self, pid):
+        folder = os.path.join(self.proc, str(pid))
+        try:
+            with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
+                head, _, tail = file.read().rpartition(")")
+            with open(os.path.join(folder, "cmdline"), encoding="utf-8", errors="replace") as file:
+                arguments = file.read().replace("\0", " ")
+            fields = tail.split()
+            if fields[0] in "ZX":
+                return None
+            names = (head.partition("(")[2], os.path.basename(arguments.partition(" ")[0]))
+            return Process(pid, int(fields[1]), fields[19], names, arguments)
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def boot(self):
+        try:
+            with open(os.path.join(self.proc, "sys", "kernel", "random", "boot_id"), encoding="ascii") as file:
+                return file.read().strip()
+        except (OSError, ValueError):
+            return ""
+
+    def nearest_client(self, pid):
+        for _ in range(64):
+            process = self.look(pid) if pid > 1 else None
+            if process is None or process.client():
+                return process
+            pid = process.parent
+        return None
+
+
+def read_ps():
+    import subprocess
+
+    try:
+        listing = subprocess.run(
+            ["ps", "-axo", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
+            env=dict(os.environ, LC_ALL="C"),
+            capture_output=True,
+            timeout=PS_SECONDS,
+            check=False,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    table = {}
+    for line in listing.splitlines():
+        words = line.split(None, PS_WORDS)
+        if len(words) >= PS_WORDS and not words[2].startswith("Z"):
+            pid, arguments = int(words[0]), "".join(words[PS_WORDS:])
+            names = (words[8], os.path.basename(arguments.partition(" ")[0]))
+            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), names, arguments)
+    return table
+
+
+class Self:
+    def __init__(self, session, environ, processes = None):
+        self.session = session
+        self.environ = environ
+        self.processes = processes or Processes()
+        self.known = {}
+
+    def client(self):
+        if "client" not in self.known:
+            self.known["client"] = self.processes.nearest_client(os.getppid())
+        found = self.known["client"]
+        return found
+
+    def client_session(self):
+        client = self.client()
+        if client:
+            return self.environ.get(SESSION_VARIABLES[client.client()], "").strip()
+        # No client above that could be read (a sandbox with its own process ids): one id alone is certain.
+        ids = {self.environ.get(variable, "").strip() for variable in SESSION_VARIABLES.values()} - {""}
+        return ids.pop() if len(ids) == 1 else ""
+
+    def agent(self):
+        client = self.client()
+        if client is None or client.is_shared():
+            return None
+        return {"pid": client.pid, "start": client.start, "boot": self.processes.boot()}
+
+    def lives(self, agent):
+        pid = agent.get("pid")
+        if not isinstance(pid, int) or agent.get("boot") != self.processes.boot():
+            return False
+        process = self.processes.look(pid)
+        return process is not None and process.start == agent.get("start")
+
+    def tmux(self, seconds = TMUX_SECONDS):
+        if "tmux" not in self.known:
+            self.known["tmux"] = self.find_tmux(seconds)
+        found = self.known["tmux"]
+        return found
+
+    def find_tmux(self, seconds):
+        if self.environ.get("INSTAR_HOOK_NO_TMUX") == "1":
+            return {"tmux": ""}
+        if "INSTAR_HOOK_TMUX_SESSION" in self.environ:
+            return {"tmux": self.environ["INSTAR_HOOK_TMUX_SESSION"]}
+        client = self.client()
+        if client and client.is_shared():
+            return {"tmux": ""}
+        return ask_tmux(self.environ, seconds)
+
+
+def ask_tmux(environ, seconds):
+    socket = environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    pane = environ.get("TMUX_PANE", "")
+    if not (socket and pane):
+        return {"tmux": ""}
+    import subprocess
+
+    ask = ["tmux", "-S", socket, "display-message", "-p", "-t", pane, "#{pid} #{session_name}"]
+    list_panes = [";", "list-panes", "-a", "-F", "#{pane_id}"]
+    try:
+        said = subprocess.run(ask + list_panes, capture_output=True, timeout=seconds, check=True).stdout
+        server, _, session = said.decode("utf-8", "replace").partition("\n")[0].partition(" ")
+        panes = said.decode("utf-8", "replace").splitlines()[1:]
+        return {"tmux": session, "tmuxServer": int(server), "pane": pane, "panes": panes}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {"tmux": ""}
+
+
+INIT_TMUX_SECONDS = 3.0
+
+
+def owner_stamp(options):
+    me = Self("", os.environ)
+    own = me.client_session()
+    session = options.owner_session.strip() or own
+    stamp = {"tmux": options.owner_tmux.strip(), "session": session, "stampedAt": now_iso()}
+    is_mine = session == own
+    if not stamp["tmux"] and (is_mine or "INSTAR_HOOK_TMUX_SESSION" in os.environ):
+        stamp.update((key, value) for key, value in me.tmux(INIT_TMUX_SECONDS).items() if key != "panes")
+    agent = me.agent()
+    if session and is_mine and agent:
+        stamp["agent"] = agent
+    return stamp
+
+
+def warnings_of(root, stamp):
+    warnings = []
+    if not (stamp["session"] or stamp["tmux"]):
+        warnings.append(
+            "no session owns this build, so none will be held: start it from the agent's own shell, "
+            "or name the session with --owner-session"
+        )
+    if not is_registered(root):
+        warnings.append(f"no Stop hook is registered in {root}: run instar-migrate there")
+    return {"warnings": warnings} if warnings else {}
+
+
+def is_registered(root):
+    if not os.path.exists(os.path.join(root, ".instar", "hooks", "instar", "build-stop-hook.py")):
+        return False
+    for settings in (".claude/settings.json", ".claude/settings.local.json", ".codex/hooks.json"):
+        try:
+            with open(os.path.join(root, settings), encoding="utf-8", errors="replace") as file:
+                if "build-stop-hook" in file.read():
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+LOCK_SECONDS = 5.0
+SIZES = {
+    "SMALL": {"reinforcements": 3, "label": "light"},
+    "STANDARD": {"reinforcements": 5, "label": "medium"},
+    "LARGE": {"reinforcements": 10, "label": "heavy"},
+}
+COMPLETE_FROM = ("executing", "verifying", "hardening")
+
+
+def init(build, options):
+    task = options.task.strip()
+    if not task:
+        raise Refusal("usage", "the task is blank", 'name it: build-state init "what is to be built"')
+    stamp = owner_stamp(options)
+    with Lock(build, LOCK_SECONDS):
+        before, left = clear_the_way(build)
+        state = {
+            "task": task,
+            "phase": "idle",
+            "size": options.size,
+            "protection": SIZES[options.size],
+            "startedAt": now_iso(),
+            "completedAt": None,
+            "owner": stamp,
+            "currentStep": 0,
+            "totalSteps": options.total_steps,
+            "steps": [],
+            "totalTests": 0,
+            "allPassing": True,
+            "fixIterations": 0,
+            "maxFixIterations": 3,
+            "verifyIterations": 0,
+            "maxVerifyIterations": 3,
+            "reinforcementsUsed": 0,
+            "worktree": None,
+        }
+        build.save(state)
+        build.audit(
+            "build.initialized",
+            task=task,
+            size=options.size,
+            ownerTmux=stamp["tmux"],
+            ownerSession=stamp["session"],
+        )
+    protection = SIZES[options.size]
+    return {
+        "status": "initialized",
+        "task": task,
+        "size": options.size,
+        "protection": protection["label"],
+        "reinforcements": protection["reinforcements"],
+        "owner": {key: stamp[key] for key in ("session", "tmux")},
+        "command": build_command(build.root),
+        "next": NEXT["idle"],
+        **before,
+        **left,
+        **warnings_of(build.root, stamp),
+    }
+
+
+def clear_the_way(build):
+    try:
+        state = build.load()
+    except Trouble as trouble:
+        if not os.path.lexists(build.state_path):
+            raise
+        aside = free_name(f"{build.state_path}.corrupt-{utc_stamp()}", "")
+        os.rename(build.state_path, aside)
+        build.audit("state.corrupt", path=os.path.relpath(aside, build.root), error=str(trouble))
+        return {"recovered": os.path.relpath(aside, build.root)}, {}
+    if state is None:
+        return {}, {}
+    phase = state.get("phase")
+    if phase not in TERMINAL:
+        raise Refusal(
+            "active_build",
+            f"a build is active in {build.root}: {state.get('task')} (phase {phase}); a checkout has one at a time",
+            "finish it with `complete`, end it with `cancel`, or start yours in another clone",
+            phase=phase,
+            task=state.get("task"),
+        )
+    answer = {} if "archivedTo" in state else {"archivedPrevious": archive(build, state)}
+    worktree = state.get("worktree")
+    if isinstance(worktree, dict):
+        return answer, {"orphanWorktree": {key: worktree.get(key) for key in ("path", "branch")}}
+    return answer, {}
+
+
+def transition(build, options):
+    target = options.phase
+    if target not in PHASES:
+        raise Refusal("invalid_phase", f"{target} is no phase", f"one of: {', '.join(PHASES)}", valid=list(PHASES))
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        current = text_of(state, "phase")
+        if target not in legal_targets(current):
+            legal = legal_targets(current)
+            raise Refusal(
+                "illegal_transition",
+                f"a build cannot go from {current} to {target}",
+                f"from {current} it can go to: {', '.join(legal)}",
+                legal_targets=legal,
+            )
+        if target == "complete":
+            check_tests(state)
+        if target == "fixing":
+            enter_fixing(build, state, options.evidence)
+        if (current, target) == ("fixing", "verifying"):
+            state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
+        move(build, state, target, options.evidence)
+    answer = {"status": "transitioned", "from": current, "to": target}
+    return {
+        **answer,
+        **({"archivedTo": state["archivedTo"]} if target in TERMINAL else {"next": NEXT[target]}),
+    }
+
+
+def enter_fixing(build, state, evidence):
+    state["fixIterations"] = whole_number(state, "fixIterations", 0) + 1
+    limit = whole_number(state, "maxFixIterations", 3)
+    if state["fixIterations"] <= limit:
+        return
+    move(build, state, "escalated", evidence, "max_fix_iterations")
+    raise Refusal(
+        "fix_limit",
+        f"{limit} fix cycles did not mend the build: it is escalated now",
+        "tell the person what keeps failing; a new build starts with init",
+        action="escalated",
+    )
+
+
+def move(build, state, target, evidence, reason = None):
+    before, state["phase"] = state.get("phase"), target
+    if target in TERMINAL:
+        state["completedAt"] = now_iso()
+        state["archivedTo"] = archive(build, state)
+    build.save(state)
+    build.audit("phase.transition", **{"from": before, "to": target, "evidence": evidence or None})
+    if target == "escalated":
+        build.audit("build.escalated", reason=reason or evidence, iterations=state.get("fixIterations"))
+    if target == "complete":
+        build.audit("build.complete", **summary(state), fixIterations=state.get("fixIterations"))
+
+
+def step_complete(build, options):
+    if min(options.number, options.tests, options.passing) < 0 or options.passing > options.tests:
+        raise Refusal("usage", "numbers are 0 or more, and no more tests pass than there are")
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        phase = text_of(state, "phase")
+        if phase != "executing":
+            legal = legal_targets(phase)
+            raise Refusal(
+                "wrong_phase",
+                f"steps are recorded in phase executing, and the build is in {phase}",
+                f"from {phase} it can go to: {', '.join(legal)}",
+                phase=phase,
+            )
+        steps = expect(state, "steps", list, [])
+        is_repeat = any(isinstance(step, dict) and step.get("step") == options.number for step in steps)
+        record = {
+            "step": options.number,
+            "description": options.description,
+            "tests": options.tests,
+            "passing": options.passing,
+            "timestamp": now_iso(),
+        }
+        state["steps"] = [*steps, record]
+        state["currentStep"] = options.number
+        state["totalTests"] = sum(whole_number(step, "tests", 0) for step in state["steps"] if isinstance(step, dict))
+        state["allPassing"] = all(step.get("tests") == step.get("passing") for step in latest(state["steps"]))
+        build.save(state)
+        counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
+        build.audit("step.completed", step=options.number, description=options.description, **counted)
+    answer = {
+        "status": "step_completed",
+        "step": options.number,
+        **counted,
+        "allPassing": state["allPassing"],
+    }
+    return {**answer, **({"repeat": True} if is_repeat else {})}
+
+
+def latest(steps):
+    return list({str(step.get("step")): step for step in steps if isinstance(step, dict)}.values())
+
+
+def complete(build, options):
+    with Lock(build, LOCK_SECONDS):
+        state = existing(build)
+        phase = text_of(state, "phase")
+        is_repeat = phase == "complete" and "archivedTo" in state
+        if not is_repeat:
+            if phase != "complete":
+                check_running(state)
+                check_tests(state)
+                if phase not in COMPLETE_FROM and not options.force:
+                    raise Refusal(
+                        "illegal_transition",
+                        f"a build cannot be completed from {phase}",
+                        f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
+                        legal_targets=legal_targets(phase),
+                    )
+            move(build, state, "complete", "--force" if options.force else None)
+    return {"status": "complete", **summary(state), "archivedTo": state["archivedTo"]}
+
+
+def cancel(build, options):
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        state["cancelled"] = options.why
+        move(build, state, "failed", options.why)
+        build.audit("build.cancelled", task=state.get("task"), reason=options.why)
+    return {
+        "status": "cancelled",
+        "task": state.get("task"),
+        "reason": options.why,
+        "archivedTo": state["archivedTo"],
+    }
+
+
+def ask(build, options):
+    question = options.question.strip()
+    if not question:
+        raise Refusal("usage", "the question is blank", 'ask it: build-state ask "which of the two is meant?"')
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        state["asked"] = {"question": question, "at": now_iso()}
+        build.save(state)
+        build.audit("build.asked", question=question)
+    return {"status": "asked", "question": question, "next": "End the turn with the question to the person."}
+
+
+def status(build, _):
+    state = build.load()
+    if state is None:
+        return {"status": "no_active_build"}
+    asked = state.get("asked")
+    protection = state.get("protection")
+    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "verifyIterations")
+    return {
+        **{key: state.get(key) for key in ("task", "phase", "size")},
+        "protection": protection.get("label") if isinstance(protection, dict) else "unknown",
+        "stepsCompleted": len(latest(steps_of(state))),
+        **{key: state.get(key) for key in shown},
+        "reinforcements": protection.get("reinforcements") if isinstance(protection, dict) else None,
+        "reinforcementsUsed": state.get("reinforcementsUsed"),
+        "elapsedMinutes": elapsed_minutes(state.get("startedAt")),
+        "owner": state.get("owner"),
+        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
+        **({"asked": asked.get("question")} if isinstance(asked, dict) else {}),
+    }
+
+
+def resume(build, _):
+    state = build.load()
+    if state is None:
+        return {"canResume": False, "reason": "there is no build"}
+    if state.get("phase") in TERMINAL:
+        return {"canResume": False, "reason": f"the build is {state['phase']}"}
+    return {
+        "canResume": True,
+        **{key: state.get(key) for key in ("task", "phase", "size", "currentStep")},
+        "stepsCompleted": len(latest(steps_of(state))),
+        **{key: state.get(key) for key in ("totalTests", "allPassing")},
+        "planExists": os.path.exists(os.path.join(build.folder, "plan.md")),
+        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
+        "next": NEXT.get(text_of(state, "phase"), ""),
+    }
+
+
+def query(build, options):
+    if options.limit < 0:
+        raise Refusal("usage", f"--limit is {options.limit}, expected 0 or more")
+    entries = [
+        entry
+        for entry in audit_entries(build)
+        if options.event in (None, entry.get("event"))
+        and (options.phase is None or options.phase in (entry.get("from"), entry.get("to")))
+    ]
+    entries = entries[len(entries) - min(options.limit, len(entries)) :]
+    return {"count": len(entries), "entries": entries}
+
+
+def existing(build):
+    state = build.load()
+    if state is None:
+        raise Refusal("no_build", f"there is no build in {build.root}", 'start one: build-state init "the task"')
+    state.pop("asked", None)
+    return state
+
+
+def running(build):
+    state = existing(build)
+    check_running(state)
+    return state
+
+
+def check_running(state):
+    phase = state.get("phase")
+    if phase in TERMINAL:
+        text = f"the build is {phase}, and that is final"
+        raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+
+
+def check_tests(state):
+    failing = [step.get("step") for step in latest(steps_of(state)) if step.get("tests") != step.get("passing")]
+    if failing or state.get("allPassing") is False:
+        listed = ", ".join(map(str, failing)) or "?"
+        hint = "mend them and record the step again with step-complete"
+        raise Refusal("tests_failing", f"tests fail in step {listed}", hint, failing=failing)
+
+
+def summary(state):
+    return {
+        "task": state.get("task"),
+        "totalTests": state.get("totalTests"),
+        "stepsCompleted": len(latest(steps_of(state))),
+    }
+
+
+def steps_of(state):
+    steps = state.get("steps")
+    return steps if isinstance(steps, list) else []
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Refusal("usage", message, f"see {self.prog} --help")
+
+
+def parser():
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--project", "--dir", metavar="DIR", help="the project (else: where the script is installed)")
+    common.add_argument("--json", action="store_true", help="print one JSON object, on a terminal, too")
+    top = Parser(
+        prog="build-state",
+        description="The commands of a build that holds its session until it is done.",
+        parents=[common],
+    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    def command(run):
+        about = (run.__doc__ or "").split("\n")[0]
+        sub = commands.add_parser(run.__name__.replace("_", "-"), parents=[common], help=about, description=about)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command(init)
+    sub.add_argument("task", help="what is to be built")
+    sub.add_argument(
+        "--size",
+        choices=list(SIZES),
+        default="STANDARD",
+        help="how often the session is held: 3, 5 or 10 times",
+    )
+    sub.add_argument(
+        "--owner-session",
+        metavar="ID",
+        default="",
+        help="the client session that owns it (else: the calling one)",
+    )
+    sub.add_argument(
+        "--owner-tmux",
+        metavar="NAME",
+        default="",
+        help="the tmux session that owns it (else: the calling one)",
+    )
+    sub.add_argument("--total-steps", metavar="N", type=count, default=0, help="how many steps are planned")
+    sub = command(transition)
+    sub.add_argument("phase", help=", ".join(PHASES))
+    sub.add_argument("--evidence", metavar="TEXT", help="what was seen that allows it")
+    sub = command(step_complete)
+    sub.add_argument("number", type=int, help="the number of the step")
+    sub.add_argument("description", help="what was done")
+    sub.add_argument("tests", type=int, help="how many tests it has")
+    sub.add_argument("passing", type=int, help="how many of them pass")
+    command(status)
+    sub = command(query)
+    sub.add_argument("--event", help="only this event, for example stop.blocked")
+    sub.add_argument("--phase", help="only transitions from or to this phase")
+    sub.add_argument("--limit", metavar="N", type=int, default=50, help="at most the last N (50)")
+    command(resume)
+    sub = command(complete)
+    sub.add_argument("--force", action="store_true", help="from any phase that is not final")
+    sub = command(cancel)
+    sub.add_argument("why", nargs="?", default="", help="why it shall not go on")
+    sub = command(ask)
+    sub.add_argument("question", help="what the person has to answer")
+    return top
+
+
+def count(text):
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def root_of(options):
+    named = getattr(options, "project", None)
+    if named is None:
+        return installed_root(__file__) or find_root(os.getcwd(), os.environ)
+    if not os.path.isdir(named):
+        raise Refusal("usage", f"--project {named} is no folder")
+    return main_checkout(os.path.abspath(named))
+
+
+def main(arguments = None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments or not sys.stdout.isatty()
+    try:
+        options = parser().parse_args(arguments)
+        answer = options.run(Build(root_of(options)), options)
+    except Refusal as refusal:
+        answer = refusal.answer
+    except Trouble as trouble:
+        answer = trouble_answer(trouble)
+    except OSError as error:
+        answer = trouble_answer(Trouble("unwritable", f"{error.filename or 'the project'}: {error.strerror}"))
+    print_answer(answer, as_json=as_json)
+    return 0 if "error" not in answer else 2 if answer["code"] == "usage" else 1
+
+
+def leave(status):
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads any more
+        pass
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    leave(main())

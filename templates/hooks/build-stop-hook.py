@@ -1,0 +1,718 @@
+#!/usr/bin/env python3
+"""Stop hook of Claude Code and Codex: holds the session that owns an unfinished build, and no other.
+
+stdin   the client's Stop event; used: `session_id`, `prompt_id` or `turn_id`, `background_tasks`, `session_crons`
+stdout  ``{"decision": "block", "reason": ...}`` to hold the session, ``{}`` to let it stop; `systemMessage` beside
+        either tells the person what went wrong
+exit    0, always
+env     TMUX, TMUX_PANE; INSTAR_HOOK_TMUX_SESSION and INSTAR_HOOK_NO_TMUX answer in tmux's stead
+
+The project is the one the script is installed in. A session is held only on proof that it owns the build
+(`ownership`), and at most as often as the build's budget says, 50 times at the very most. Each hold is counted on
+disk before it is answered. Whatever fails, the session may stop, and the person is told.
+"""
+# instar-hooks: rendered from hooks/build_stop_hook.py and what it imports; overwritten at every upgrade.
+
+import fcntl
+import json
+import os
+import sys
+import time
+
+
+# The process name of a client, and the variable in which it tells its tools the session id.
+SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID", "codex": "CODEX_SESSION_ID"}
+TMUX_SECONDS = 0.5
+PS_SECONDS = 1.0
+PS_WORDS = 9  # pid, parent, state, five of the start date, name; what follows are the arguments
+
+
+class Process:
+    def __init__(self, pid, parent, start, names, arguments):
+        self.pid = pid
+        self.parent = parent
+        self.start = start
+        self.names = names
+        self.arguments = arguments
+
+    def client(self):
+        return next((name for name in self.names if name in SESSION_VARIABLES), "")
+
+    def is_shared(self):
+        return self.client() == "codex" and "app-server" in self.arguments.split()
+
+
+class Processes:
+    def __init__(self, proc = "/proc"):
+        self.proc = proc
+        self.has_proc = os.path.exists(os.path.join(proc, "self", "stat"))
+        self.table = None
+
+    def look(self, pid):
+        if self.has_proc:
+            return self.read_proc(pid)
+        if self.table is None:
+            self.table = read_ps()
+        return self.table.get(pid)
+
+    def read_proc(self, pid):
+        folder = os.path.join(self.proc, str(pid))
+        try:
+            with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
+                head, _, tail = file.read().rpartition(")")
+            with open(os.path.join(folder, "cmdline"), encoding="utf-8", errors="replace") as file:
+                arguments = file.read().replace("\0", " ")
+            fields = tail.split()
+            if fields[0] in "ZX":
+                return None
+            names = (head.partition("(")[2], os.path.basename(arguments.partition(" ")[0]))
+            return Process(pid, int(fields[1]), fields[19], names, arguments)
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def boot(self):
+        try:
+            with open(os.path.join(self.proc, "sys", "kernel", "random", "boot_id"), encoding="ascii") as file:
+                return file.read().strip()
+        except (OSError, ValueError):
+            return ""
+
+    def nearest_client(self, pid):
+        for _ in range(64):
+            process = self.look(pid) if pid > 1 else None
+            if process is None or process.client():
+                return process
+            pid = process.parent
+        return None
+
+
+def read_ps():
+    import subprocess
+
+    try:
+        listing = subprocess.run(
+            ["ps", "-axo", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
+            env=dict(os.environ, LC_ALL="C"),
+            capture_output=True,
+            timeout=PS_SECONDS,
+            check=False,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    table = {}
+    for line in listing.splitlines():
+        words = line.split(None, PS_WORDS)
+        if len(words) >= PS_WORDS and not words[2].startswith("Z"):
+            pid, arguments = int(words[0]), "".join(words[PS_WORDS:])
+            names = (words[8], os.path.basename(arguments.partition(" ")[0]))
+            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), names, arguments)
+    return table
+
+
+class Self:
+    def __init__(self, session, environ, processes = None):
+        self.session = session
+        self.environ = environ
+        self.processes = processes or Processes()
+        self.known = {}
+
+    def client(self):
+        if "client" not in self.known:
+            self.known["client"] = self.processes.nearest_client(os.getppid())
+        found = self.known["client"]
+        return found
+
+    def client_session(self):
+        client = self.client()
+        if client:
+            return self.environ.get(SESSION_VARIABLES[client.client()], "").strip()
+        # No client above that could be read (a sandbox with its own process ids): one id alone is certain.
+        ids = {self.environ.get(variable, "").strip() for variable in SESSION_VARIABLES.values()} - {""}
+        return ids.pop() if len(ids) == 1 else ""
+
+    def agent(self):
+        client = self.client()
+        if client is None or client.is_shared():
+            return None
+        return {"pid": client.pid, "start": client.start, "boot": self.processes.boot()}
+
+    def lives(self, agent):
+        pid = agent.get("pid")
+        if not isinstance(pid, int) or agent.get("boot") != self.processes.boot():
+            return False
+        process = self.processes.look(pid)
+        return process is not None and process.start == agent.get("start")
+
+    def tmux(self, seconds = TMUX_SECONDS):
+        if "tmux" not in self.known:
+            self.known["tmux"] = self.find_tmux(seconds)
+        found = self.known["tmux"]
+        return found
+
+    def find_tmux(self, seconds):
+        if self.environ.get("INSTAR_HOOK_NO_TMUX") == "1":
+            return {"tmux": ""}
+        if "INSTAR_HOOK_TMUX_SESSION" in self.environ:
+            return {"tmux": self.environ["INSTAR_HOOK_TMUX_SESSION"]}
+        client = self.client()
+        if client and client.is_shared():
+            return {"tmux": ""}
+        return ask_tmux(self.environ, seconds)
+
+
+def ask_tmux(environ, seconds):
+    socket = environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    pane = environ.get("TMUX_PANE", "")
+    if not (socket and pane):
+        return {"tmux": ""}
+    import subprocess
+
+    ask = ["tmux", "-S", socket, "display-message", "-p", "-t", pane, "#{pid} #{session_name}"]
+    list_panes = [";", "list-panes", "-a", "-F", "#{pane_id}"]
+    try:
+        said = subprocess.run(ask + list_panes, capture_output=True, timeout=seconds, check=True).stdout
+        server, _, session = said.decode("utf-8", "replace").partition("\n")[0].partition(" ")
+        panes = said.decode("utf-8", "replace").splitlines()[1:]
+        return {"tmux": session, "tmuxServer": int(server), "pane": pane, "panes": panes}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {"tmux": ""}
+
+
+def claim(owner, me):
+    stamp = owner if isinstance(owner, dict) else {}
+    session, tmux = word(stamp, "session"), word(stamp, "tmux")
+    if not session and not tmux:
+        return None
+    agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
+    if session and session == me.session:
+        # Resumed in a new process: that one is the agent from now on, so that a later `/clear` finds its owner.
+        return {} if agent and me.lives(agent) else changes(stamp, me)
+    if agent:
+        mine = me.agent()
+        if mine and all(agent.get(key) == mine[key] for key in mine):
+            return changes(stamp, me)
+        if me.lives(agent):
+            return None
+    return changes(stamp, me) if tmux and is_same_pane(stamp, me.tmux()) else None
+
+
+def is_same_pane(stamp, mine):
+    if mine["tmux"] != stamp["tmux"]:
+        return False
+    if "tmuxServer" in stamp and "tmuxServer" in mine and stamp["tmuxServer"] != mine["tmuxServer"]:
+        return False
+    pane = stamp.get("pane")
+    return pane is None or "pane" not in mine or pane == mine["pane"] or pane not in mine["panes"]
+
+
+def changes(stamp, me):
+    mine = {"session": me.session, "agent": me.agent()}
+    return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
+
+
+def word(stamp, key):
+    value = stamp.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+PHASES = (
+    "idle",
+    "clarify",
+    "planning",
+    "executing",
+    "verifying",
+    "fixing",
+    "hardening",
+    "complete",
+    "failed",
+    "escalated",
+)
+TERMINAL = ("complete", "failed", "escalated")
+# `failed` and `escalated` can be reached from every phase that is not terminal.
+TRANSITIONS = {
+    "idle": ("clarify", "planning", "executing"),
+    "clarify": ("planning",),
+    "planning": ("executing",),
+    "executing": ("verifying", "complete"),
+    "verifying": ("complete", "fixing", "hardening"),
+    "fixing": ("verifying",),
+    "hardening": ("complete",),
+}
+NEXT = {
+    "idle": "Begin: settle what is unclear about the task, or write the plan.",
+    "clarify": "Settle the open questions about the task, then write the plan.",
+    "planning": "Finish the plan with its test strategy, then carry it out.",
+    "executing": "Finish the current step: its code, its tests, the whole suite; then record it.",
+    "verifying": "Check the work independently of how it was written, and use it for real.",
+    "fixing": "Mend what the checks found, then verify again.",
+    "hardening": "Finish the hardening list: errors surface, logs tell, health can be seen.",
+}
+
+
+def legal_targets(phase):
+    if phase in TERMINAL:
+        return []
+    return [each for each in PHASES if each in TRANSITIONS.get(phase, ()) or each in ("failed", "escalated")]
+
+
+INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
+
+
+def installed_root(script):
+    folder = os.path.dirname(os.path.abspath(script))
+    root = os.path.normpath(os.path.join(folder, "..", "..", ".."))
+    return main_checkout(root) if folder == os.path.join(root, INSTALLED_BELOW) else None
+
+
+def main_checkout(folder):
+    try:
+        with open(os.path.join(folder, ".git"), encoding="utf-8", errors="surrogateescape") as file:
+            line = file.read(1 << 16)
+    except OSError:  # a folder: this is a main checkout; missing: no checkout at all
+        return folder
+    if not line.startswith("gitdir: "):
+        return folder
+    git_folder = os.path.normpath(os.path.join(folder, line[len("gitdir: ") :].rstrip("\n")))
+    main, separator, _ = git_folder.rpartition(os.sep + os.path.join(".git", "worktrees") + os.sep)
+    return main if separator else folder
+
+
+def build_command(root):
+    python = os.path.join(root, ".instar", "state", "python")
+    script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
+    return shell_word(python if os.access(python, os.X_OK) else "python3") + " " + shell_word(script)
+
+
+def shell_word(text):
+    plain = text.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
+    return text if plain.isalnum() and plain.isascii() else "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+ALLOW = {}
+
+
+EVENT_BYTES_AT_MOST = 8 * 1024 * 1024
+EVENT_SECONDS_AT_MOST = 0.8
+
+
+def secure_standard_streams():
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
+
+
+def read_event(fd = 0):
+    import select  # not at the top: a start with nothing to read must not pay for it
+
+    deadline = time.monotonic() + EVENT_SECONDS_AT_MOST
+    received = bytearray()
+    try:
+        while len(received) < EVENT_BYTES_AT_MOST:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                break
+            chunk = os.read(fd, 1 << 16)
+            received += chunk
+            if not chunk:
+                break
+            if len(chunk) < 1 << 16 and chunk.rstrip().endswith(b"}"):
+                event = parse_event(received)
+                if event:
+                    return event
+    except (OSError, ValueError):
+        pass
+    return parse_event(received)
+
+
+def parse_event(received):
+    try:
+        event = json.loads(received.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def block(reason):
+    return {"decision": "block", "reason": reason}
+
+
+def answer(reply, fd = 1):
+    unsent = memoryview(json.dumps(reply).encode("ascii"))
+    try:
+        while unsent:
+            unsent = unsent[os.write(fd, unsent) :]
+    except OSError:
+        pass
+
+
+def now_iso():
+    seconds = time.time()
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
+
+
+def replace_file(path, data):
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(fd, "wb") as file:
+            keep_mode(path, fd)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except OSError:
+        remove_if_there(temporary)
+        raise
+    sync_folder(folder)
+
+
+def keep_mode(path, fd):
+    try:
+        os.fchmod(fd, os.stat(path, follow_symlinks=False).st_mode & 0o777)
+    except FileNotFoundError:
+        pass
+
+
+def sync_folder(folder):
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_if_there(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def make_folder(root, folder):
+    if os.path.isdir(folder):
+        return
+    inside = os.path.join(root, ".instar")
+    os.makedirs(inside, exist_ok=True)
+    ignore = os.path.join(inside, ".gitignore")
+    if not os.path.lexists(ignore):
+        with open(ignore, "w", encoding="ascii") as file:
+            file.write("*\n")
+    os.makedirs(folder, exist_ok=True)
+
+
+AN_HOUR_S = 3600
+
+
+class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
+    def __init__(self, code, text):
+        super().__init__(text)
+        self.code = code
+
+
+def tell(root, role, trouble):
+    logs = os.path.join(root, ".instar", "logs")
+    told = os.path.join(logs, f".told-{role}-{trouble.code}")
+    try:
+        if 0 <= time.time() - os.stat(told).st_mtime < AN_HOUR_S:
+            return ""
+    except OSError:
+        pass
+    try:
+        make_folder(root, logs)
+        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
+        with open(told, "w", encoding="ascii"):
+            pass
+    except OSError as error:
+        sys.stderr.write(f"{role}: cannot write its log: {error}\n")
+    return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."
+
+
+STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
+
+
+class Build:
+    def __init__(self, root):
+        self.root = root
+        self.folder = os.path.join(root, ".instar", "state", "build")
+        self.state_path = os.path.join(self.folder, "build-state.json")
+        self.audit_path = os.path.join(self.folder, "audit.jsonl")
+
+    def load(self):
+        try:
+            fd = os.open(self.state_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                data = read_at_most(fd, STATE_BYTES_AT_MOST + 1)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Trouble("state_corrupt", f"{self.state_path} cannot be read: {error.strerror}") from error
+        return self.parse(data)
+
+    def parse(self, data):
+        if len(data) > STATE_BYTES_AT_MOST:
+            raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
+        try:
+            state = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
+        if not isinstance(state, dict):
+            raise Trouble("state_corrupt", f"{self.state_path} holds no JSON object")
+        return state
+
+    def save(self, state):
+        try:
+            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
+
+    def audit(self, event, **fields):
+        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        try:
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+                os.write(fd, b"\n" + line if torn else line)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+
+
+def read_at_most(fd, size):
+    data = b""
+    while len(data) < size:
+        chunk = os.read(fd, size - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+class Lock:
+    def __init__(self, build, seconds):
+        self.build = build
+        self.seconds = seconds
+        self.fd = -1
+
+    def __enter__(self):
+        try:
+            make_folder(self.build.root, self.build.folder)
+            path = os.path.join(self.build.folder, ".lock")
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+            self.sweep()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self):
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+    def sweep(self):
+        for name in os.listdir(self.build.folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                remove_if_there(os.path.join(self.build.folder, name))
+
+
+KINDS = {dict: "an object", list: "a list", int: "a whole number"}
+
+
+def text_of(event, key):
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def expect(values, key, kind, default):
+    value = values.get(key, default)
+    if isinstance(value, kind):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected {KINDS[kind]}')
+
+
+def whole_number(values, key, default):
+    value = expect(values, key, int, default)
+    if is_count(value):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected a count')
+
+
+def is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+ROLE = "build-stop-hook"
+LOCK_SECONDS = 1.0
+HOLDS_AT_MOST = 50
+DEFAULT_BUDGET = 5
+REASON_CHARACTERS_AT_MOST = 7900  # Codex shows the model no more than some 10,000 bytes of it
+
+
+def main():
+    secure_standard_streams()
+    root = installed_root(__file__)
+    reply = ALLOW
+    if root:
+        try:
+            reply = stop(Build(root), read_event())
+        except Trouble as trouble:
+            reply = with_message(ALLOW, tell(root, ROLE, trouble))
+        except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
+            reply = with_message(ALLOW, tell(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}")))
+    answer(reply)
+    return 0
+
+
+def stop(build, event):
+    me = Self(text_of(event, "session_id"), os.environ)
+    if owned(build, me) is None:  # strangers never wait for the lock
+        return ALLOW
+    with Lock(build, LOCK_SECONDS):
+        found = owned(build, me)
+        changed = decide(found[0], event) if found else None
+        if not found or not changed:
+            return ALLOW
+        state, stamp = found
+        return commit(build, state, changed, stamp)
+
+
+def owned(build, me):
+    state = build.load()
+    if state is None or state.get("phase") in TERMINAL:
+        return None
+    stamp = claim(state.get("owner"), me)
+    return None if stamp is None else (state, stamp)
+
+
+def decide(state, event):
+    used = whole_number(state, "reinforcementsUsed", 0)
+    if used >= budget(state):
+        return None
+    asked = state.get("asked")
+    if isinstance(asked, dict):
+        prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
+        if not prompt or asked.get("prompt") == prompt:
+            return None
+        if "prompt" not in asked:  # the first stop after the question: it waits for the answer to this prompt
+            return {"asked": {**asked, "prompt": prompt}}
+    waiting = waiting_for(event)
+    if waiting and waiting != state.get("waitedFor"):
+        return {"waitedFor": waiting}
+    return {"reinforcementsUsed": used + 1, "asked": None} if "asked" in state else {"reinforcementsUsed": used + 1}
+
+
+def budget(state):
+    return min(whole_number(expect(state, "protection", dict, {}), "reinforcements", DEFAULT_BUDGET), HOLDS_AT_MOST)
+
+
+def waiting_for(event):
+    listed = [event.get(key) for key in ("background_tasks", "session_crons")]
+    items = [item for each in listed if isinstance(each, list) for item in each[:100]]
+    return sorted(str(item.get("id", "") if isinstance(item, dict) else item)[:100] for item in items)
+
+
+def commit(build, state, changed, stamp):
+    old = state["owner"]
+    state = {**state, **changed, "owner": {**old, **stamp}}
+    held = "reinforcementsUsed" in changed
+    reply = block(reason(build.root, state)) if held else ALLOW
+    build.save(state)
+    try:
+        if "session" in stamp:
+            build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
+        if held:
+            audit_hold(build, state)
+    except Trouble as trouble:
+        reply = with_message(reply, tell(build.root, ROLE, trouble))
+    return reply
+
+
+def audit_hold(build, state):
+    counted = {"phase": state.get("phase"), "used": state["reinforcementsUsed"], "max": budget(state)}
+    build.audit("stop.blocked", **counted)
+    if is_last(state):
+        build.audit("stop.exhausted", **counted)
+
+
+def is_last(state):
+    return bool(state["reinforcementsUsed"] >= budget(state))
+
+
+def with_message(reply, message):
+    return {**reply, "systemMessage": message} if message else reply
+
+
+def reason(root, state):
+    phase = text_of(state, "phase") or "idle"
+    lines = [
+        headline(state, phase),
+        f"Task: {shorten(text_of(state, 'task') or '(not named)', 2000)}",
+        f"Next: {NEXT.get(phase, 'Carry on with this phase.')}",
+        "",
+        f"{build_command(root)} COMMAND",
+        "where COMMAND is one of",
+        "  status",
+    ]
+    if phase == "executing":
+        lines.append(f'  step-complete {next_step(state)} "what was done" TESTS PASSING')
+    following = [target for target in legal_targets(phase) if target not in ("failed", "escalated")]
+    lines.extend(f'  transition {target} --evidence "what was seen"' for target in following)
+    lines += [
+        '  ask "your question"   (only the person can decide: lets this session stop until they answer)',
+        '  cancel "why"   (the build shall not go on)',
+        "",
+        "The build is not finished: carry on with it.",
+    ]
+    if is_last(state):
+        lines.append("This was the last hold of its budget: the next stop is allowed, finished or not.")
+    return "\n".join(lines)[:REASON_CHARACTERS_AT_MOST]
+
+
+def headline(state, phase):
+    label = shorten(text_of(state.get("protection", {}), "label") or "no label", 200)
+    used = f"{state['reinforcementsUsed']}/{budget(state)} holds used"
+    parts = [f"/build active: phase {shorten(phase, 200)} ({label}, {used})"]
+    steps = state.get("steps")
+    if isinstance(steps, list) and steps:
+        of_all = f" of {state['totalSteps']}" if is_count(state.get("totalSteps")) and state["totalSteps"] else ""
+        tests = f", {state['totalTests']} tests" if is_count(state.get("totalTests")) else ""
+        parts.append(f"{len(steps)}{of_all} steps{tests}")
+    worktree = state.get("worktree")
+    if isinstance(worktree, dict) and text_of(worktree, "path"):
+        parts.append(f"worktree: {shorten(text_of(worktree, 'path'), 1000)}")
+    return " | ".join(parts)
+
+
+def next_step(state):
+    return str(state.get("currentStep", 0) + 1) if is_count(state.get("currentStep", 0)) else "NUMBER"
+
+
+def shorten(text, length):
+    return text if len(text) <= length else text[:length] + " [cut]"
+
+
+if __name__ == "__main__":
+    os._exit(main())  # nothing is left to flush, and taking the interpreter down costs a tenth of a start
