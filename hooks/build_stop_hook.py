@@ -85,7 +85,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
     if used >= budget(state):
         return None
     asked = state.get("asked")
-    if isinstance(asked, dict):
+    if isinstance(asked, dict) and text_of(asked, "question"):
         prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
         if not prompt or asked.get("prompt") == prompt:
             return None
@@ -94,7 +94,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
     waiting = waiting_for(event)
     if waiting and waiting != state.get("waitedFor"):
         return {"waitedFor": waiting}
-    return {"reinforcementsUsed": used + 1, "asked": None} if "asked" in state else {"reinforcementsUsed": used + 1}
+    return {"reinforcementsUsed": used + 1}
 
 
 def budget(state: State) -> int:
@@ -114,6 +114,8 @@ def commit(build: Build, state: State, changed: dict[str, Any], stamp: dict[str,
     old = state["owner"]
     state = {**state, **changed, "owner": {**old, **stamp}}
     held = "reinforcementsUsed" in changed
+    if held and isinstance(state.get("asked"), dict):
+        del state["asked"]  # a new prompt was the answer
     reply = block(reason(build.root, state)) if held else ALLOW
     build.save(state)
     try:

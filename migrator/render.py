@@ -55,7 +55,12 @@ class Module:
 
     def dependencies(self) -> list[str]:
         """Return the modules of ours that it imports names from, in the order it does."""
-        return [node.module or "" for node in self.tree.body if isinstance(node, ast.ImportFrom) and is_ours(node)]
+        ours = [node for node in self.tree.body if isinstance(node, ast.ImportFrom) and is_ours(node)]
+        renamed = [alias.name for node in ours for alias in node.names if alias.asname]
+        if renamed:
+            message = f"{self.name}: imports {', '.join(renamed)} under another name, which one file cannot have"
+            raise ValueError(message)
+        return [node.module or "" for node in ours]
 
     def imports(self) -> list[ast.Import]:
         """Return what it imports from the standard library."""

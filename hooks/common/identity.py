@@ -24,20 +24,17 @@ PS_WORDS = 9  # pid, parent, state, five of the start date, name; what follows a
 class Process:
     """One process as seen at one moment; `start` tells it from a later one with the same pid."""
 
-    def __init__(self, pid: int, parent: int, start: str, names: tuple[str, ...], arguments: str) -> None:
+    def __init__(self, pid: int, parent: int, start: str, name: str, arguments: str = "") -> None:
         self.pid = pid
         self.parent = parent
         self.start = start
-        self.names = names
-        self.arguments = arguments
+        self.client = name if name in SESSION_VARIABLES else ""
+        self.arguments = arguments  # of a client; of others they are not asked for
 
-    def client(self) -> str:
-        """Return "claude" or "codex" when this process is that client, else ""."""
-        return next((name for name in self.names if name in SESSION_VARIABLES), "")
 
-    def is_shared(self) -> bool:
-        """Say whether sessions of several terminals run below it, as they do below Codex's app server."""
-        return self.client() == "codex" and "app-server" in self.arguments.split()
+def is_shared(client: Process) -> bool:
+    """Say whether sessions of several terminals run below a client, as they do below Codex's app server."""
+    return client.client == "codex" and "app-server" in client.arguments.split()
 
 
 class Processes:
@@ -58,36 +55,42 @@ class Processes:
 
     def read_proc(self, pid: int) -> Process | None:
         """Read one process from /proc; the name stands in brackets and may hold any character (proc(5))."""
-        folder = os.path.join(self.proc, str(pid))
         try:
-            with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
-                head, _, tail = file.read().rpartition(")")
-            with open(os.path.join(folder, "cmdline"), encoding="utf-8", errors="replace") as file:
-                arguments = file.read().replace("\0", " ")
+            head, _, tail = read_text(f"{self.proc}/{pid}/stat").rpartition(")")
             fields = tail.split()
             if fields[0] in "ZX":
                 return None
-            names = (head.partition("(")[2], os.path.basename(arguments.partition(" ")[0]))
-            return Process(pid, int(fields[1]), fields[19], names, arguments)
+            process = Process(pid, int(fields[1]), fields[19], head.partition("(")[2])
+            if process.client:
+                process.arguments = read_text(f"{self.proc}/{pid}/cmdline").replace("\0", " ")
         except (OSError, ValueError, IndexError):
             return None
+        return process
 
     def boot(self) -> str:
         """Return an id that changes with every boot; "" where `start` is a date and needs none."""
         try:
-            with open(os.path.join(self.proc, "sys", "kernel", "random", "boot_id"), encoding="ascii") as file:
-                return file.read().strip()
-        except (OSError, ValueError):
+            return read_text(f"{self.proc}/sys/kernel/random/boot_id").strip()
+        except OSError:
             return ""
 
     def nearest_client(self, pid: int) -> Process | None:
         """Return the nearest client at or above `pid`; None when there is none, or the chain cannot be read."""
         for _ in range(64):
             process = self.look(pid) if pid > 1 else None
-            if process is None or process.client():
+            if process is None or process.client:
                 return process
             pid = process.parent
         return None
+
+
+def read_text(path: str) -> str:
+    """Return a small file of /proc; `open` with its buffers would cost five times as much."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 1 << 16).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
 
 
 def read_ps() -> dict[int, Process]:
@@ -109,8 +112,10 @@ def read_ps() -> dict[int, Process]:
         words = line.split(None, PS_WORDS)
         if len(words) >= PS_WORDS and not words[2].startswith("Z"):
             pid, arguments = int(words[0]), "".join(words[PS_WORDS:])
-            names = (words[8], os.path.basename(arguments.partition(" ")[0]))
-            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), names, arguments)
+            # macOS may know a program by the file a link led to; what it was started as is the other name.
+            started_as = os.path.basename(arguments.partition(" ")[0])
+            name = started_as if started_as in SESSION_VARIABLES else words[8]
+            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), name, arguments)
     return table
 
 
@@ -134,7 +139,7 @@ class Self:
         """Return the session id that the own client gave its tools, and "" where that is not certain."""
         client = self.client()
         if client:
-            return self.environ.get(SESSION_VARIABLES[client.client()], "").strip()
+            return self.environ.get(SESSION_VARIABLES[client.client], "").strip()
         # No client above that could be read (a sandbox with its own process ids): one id alone is certain.
         ids = {self.environ.get(variable, "").strip() for variable in SESSION_VARIABLES.values()} - {""}
         return ids.pop() if len(ids) == 1 else ""
@@ -142,7 +147,7 @@ class Self:
     def agent(self) -> dict[str, Any] | None:
         """Return the stamp of the own client process; None below a shared one, which proves nothing."""
         client = self.client()
-        if client is None or client.is_shared():
+        if client is None or is_shared(client):
             return None
         return {"pid": client.pid, "start": client.start, "boot": self.processes.boot()}
 
@@ -171,7 +176,7 @@ class Self:
         if "INSTAR_HOOK_TMUX_SESSION" in self.environ:
             return {"tmux": self.environ["INSTAR_HOOK_TMUX_SESSION"]}
         client = self.client()
-        if client and client.is_shared():
+        if client and is_shared(client):
             return {"tmux": ""}
         return ask_tmux(self.environ, seconds)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from hooks.common.clock import now_iso
@@ -39,5 +38,13 @@ def tell(root: str, role: str, trouble: Trouble) -> str:
         with open(told, "w", encoding="ascii"):
             pass
     except OSError as error:
-        sys.stderr.write(f"{role}: cannot write its log: {error}\n")
+        complain(f"{role}: cannot write its log: {error}")
     return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."
+
+
+def complain(text: str) -> None:
+    """Write a line to standard error, which may be a file on the very disk that is full."""
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
+    except OSError:
+        pass

@@ -16,7 +16,6 @@ disk before it is answered. Whatever fails, the session may stop, and the person
 import fcntl
 import json
 import os
-import sys
 import time
 
 
@@ -28,18 +27,16 @@ PS_WORDS = 9  # pid, parent, state, five of the start date, name; what follows a
 
 
 class Process:
-    def __init__(self, pid, parent, start, names, arguments):
+    def __init__(self, pid, parent, start, name, arguments = ""):
         self.pid = pid
         self.parent = parent
         self.start = start
-        self.names = names
-        self.arguments = arguments
+        self.client = name if name in SESSION_VARIABLES else ""
+        self.arguments = arguments  # of a client; of others they are not asked for
 
-    def client(self):
-        return next((name for name in self.names if name in SESSION_VARIABLES), "")
 
-    def is_shared(self):
-        return self.client() == "codex" and "app-server" in self.arguments.split()
+def is_shared(client):
+    return client.client == "codex" and "app-server" in client.arguments.split()
 
 
 class Processes:
@@ -56,34 +53,39 @@ class Processes:
         return self.table.get(pid)
 
     def read_proc(self, pid):
-        folder = os.path.join(self.proc, str(pid))
         try:
-            with open(os.path.join(folder, "stat"), encoding="utf-8", errors="replace") as file:
-                head, _, tail = file.read().rpartition(")")
-            with open(os.path.join(folder, "cmdline"), encoding="utf-8", errors="replace") as file:
-                arguments = file.read().replace("\0", " ")
+            head, _, tail = read_text(f"{self.proc}/{pid}/stat").rpartition(")")
             fields = tail.split()
             if fields[0] in "ZX":
                 return None
-            names = (head.partition("(")[2], os.path.basename(arguments.partition(" ")[0]))
-            return Process(pid, int(fields[1]), fields[19], names, arguments)
+            process = Process(pid, int(fields[1]), fields[19], head.partition("(")[2])
+            if process.client:
+                process.arguments = read_text(f"{self.proc}/{pid}/cmdline").replace("\0", " ")
         except (OSError, ValueError, IndexError):
             return None
+        return process
 
     def boot(self):
         try:
-            with open(os.path.join(self.proc, "sys", "kernel", "random", "boot_id"), encoding="ascii") as file:
-                return file.read().strip()
-        except (OSError, ValueError):
+            return read_text(f"{self.proc}/sys/kernel/random/boot_id").strip()
+        except OSError:
             return ""
 
     def nearest_client(self, pid):
         for _ in range(64):
             process = self.look(pid) if pid > 1 else None
-            if process is None or process.client():
+            if process is None or process.client:
                 return process
             pid = process.parent
         return None
+
+
+def read_text(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 1 << 16).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
 
 
 def read_ps():
@@ -104,8 +106,10 @@ def read_ps():
         words = line.split(None, PS_WORDS)
         if len(words) >= PS_WORDS and not words[2].startswith("Z"):
             pid, arguments = int(words[0]), "".join(words[PS_WORDS:])
-            names = (words[8], os.path.basename(arguments.partition(" ")[0]))
-            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), names, arguments)
+            # macOS may know a program by the file a link led to; what it was started as is the other name.
+            started_as = os.path.basename(arguments.partition(" ")[0])
+            name = started_as if started_as in SESSION_VARIABLES else words[8]
+            table[pid] = Process(pid, int(words[1]), " ".join(words[3:8]), name, arguments)
     return table
 
 
@@ -125,14 +129,14 @@ class Self:
     def client_session(self):
         client = self.client()
         if client:
-            return self.environ.get(SESSION_VARIABLES[client.client()], "").strip()
+            return self.environ.get(SESSION_VARIABLES[client.client], "").strip()
         # No client above that could be read (a sandbox with its own process ids): one id alone is certain.
         ids = {self.environ.get(variable, "").strip() for variable in SESSION_VARIABLES.values()} - {""}
         return ids.pop() if len(ids) == 1 else ""
 
     def agent(self):
         client = self.client()
-        if client is None or client.is_shared():
+        if client is None or is_shared(client):
             return None
         return {"pid": client.pid, "start": client.start, "boot": self.processes.boot()}
 
@@ -155,7 +159,7 @@ class Self:
         if "INSTAR_HOOK_TMUX_SESSION" in self.environ:
             return {"tmux": self.environ["INSTAR_HOOK_TMUX_SESSION"]}
         client = self.client()
-        if client and client.is_shared():
+        if client and is_shared(client):
             return {"tmux": ""}
         return ask_tmux(self.environ, seconds)
 
@@ -428,8 +432,15 @@ def tell(root, role, trouble):
         with open(told, "w", encoding="ascii"):
             pass
     except OSError as error:
-        sys.stderr.write(f"{role}: cannot write its log: {error}\n")
+        complain(f"{role}: cannot write its log: {error}")
     return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."
+
+
+def complain(text):
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
+    except OSError:
+        pass
 
 
 STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
@@ -612,7 +623,7 @@ def decide(state, event):
     if used >= budget(state):
         return None
     asked = state.get("asked")
-    if isinstance(asked, dict):
+    if isinstance(asked, dict) and text_of(asked, "question"):
         prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
         if not prompt or asked.get("prompt") == prompt:
             return None
@@ -621,7 +632,7 @@ def decide(state, event):
     waiting = waiting_for(event)
     if waiting and waiting != state.get("waitedFor"):
         return {"waitedFor": waiting}
-    return {"reinforcementsUsed": used + 1, "asked": None} if "asked" in state else {"reinforcementsUsed": used + 1}
+    return {"reinforcementsUsed": used + 1}
 
 
 def budget(state):
@@ -638,6 +649,8 @@ def commit(build, state, changed, stamp):
     old = state["owner"]
     state = {**state, **changed, "owner": {**old, **stamp}}
     held = "reinforcementsUsed" in changed
+    if held and isinstance(state.get("asked"), dict):
+        del state["asked"]  # a new prompt was the answer
     reply = block(reason(build.root, state)) if held else ALLOW
     build.save(state)
     try:

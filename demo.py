@@ -1,0 +1,116 @@
+"""Shows the main job on a scratch project: the session that owns a build is held, a stranger is let go.
+
+Runs what a user runs: `instar-migrate`, `build-state`, and the Stop command that is registered with Claude Code, with
+the events that a client would send. `make demo` sets everything up for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+BUDGET = 3
+
+
+def main() -> int:
+    """Run the demonstration; the status is 0 when everything went as it says."""
+    with tempfile.TemporaryDirectory(prefix="instar-demo-") as folder:
+        project = Path(folder).resolve() / "my project"
+        project.mkdir()
+        return demonstrate(project)
+
+
+def demonstrate(project: Path) -> int:
+    """Go through the demonstration in an empty folder."""
+    say("A project, and one command in it")
+    run(["git", "init", "--quiet", "."], project)
+    show(["instar-migrate"], project)
+
+    say("A session starts a build (its id is given here; inside Claude Code or Codex it is found out)")
+    show(["build-state", "init", "Mend the roof", "--size", "SMALL", "--owner-session", "session-1"], project)
+    show(["build-state", "transition", "executing"], project)
+
+    say("Another session of the project stops: it is let go, and costs the owner nothing")
+    let_go = [stop(project, "session-2") == {} for _ in range(2)]
+
+    say(f"The owner tries to stop: it is held {BUDGET} times, and then let go")
+    held = ["decision" in stop(project, "session-1") for _ in range(BUDGET + 1)]
+
+    say("Where the build stands")
+    show(["build-state", "query", "--limit", "4"], project)
+
+    say("And out again")
+    show(["instar-migrate", "--uninstall"], project)
+
+    went_well = all(let_go) and held == [True] * BUDGET + [False]
+    say("It went as it should" if went_well else f"IT DID NOT GO AS IT SHOULD: let go {let_go}, held {held}")
+    return 0 if went_well else 1
+
+
+def stop(project: Path, session: str) -> dict[str, str]:
+    """Fire the registered Stop command as Claude Code does, and show what it answers."""
+    settings = json.loads((project / ".claude/settings.json").read_text(encoding="utf-8"))
+    (group,) = settings["hooks"]["Stop"]
+    (command,) = [hook["command"] for hook in group["hooks"] if "build-stop-hook" in hook["command"]]
+    event = {"session_id": session, "hook_event_name": "Stop", "cwd": str(project), "stop_hook_active": False}
+    said = run(["/bin/sh", "-c", command], project, json.dumps(event))
+    answer: dict[str, str] = json.loads(said)
+    print(f"  {session} stops -> {'held' if 'decision' in answer else 'let go'}")
+    lines = answer.get("reason", "").splitlines()
+    for line in lines if "1/" in "".join(lines[:1]) else [*lines[:1], *lines[-1:]]:
+        print(f"    | {line}")
+    return answer
+
+
+def show(command: list[str], project: Path) -> None:
+    """Run a command and show it with what it says."""
+    print("  $ " + " ".join(shlex.quote(word) for word in command))
+    for line in run(
+        [str(BIN / command[0]), *command[1:]], project, on_terminal=command[0] == "build-state"
+    ).splitlines():
+        print(f"    {line}")
+
+
+def run(command: list[str], project: Path, stdin: str = "", *, on_terminal: bool = False) -> str:
+    """Run a command in the project, with no client around it and another home, and return what it says."""
+    ours, theirs = pty.openpty() if on_terminal else os.pipe()
+    clients = ("CLAUDE", "CODEX", "TMUX", "INSTAR")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(clients)}
+    environ |= {"HOME": str(project.parent), "CLAUDE_PROJECT_DIR": str(project), "PWD": str(project)}
+    with subprocess.Popen(
+        command, cwd=project, env=environ, stdin=subprocess.PIPE, stdout=theirs, text=True
+    ) as process:
+        os.close(theirs)
+        process.communicate(stdin)
+    said = read_all(ours)
+    if process.returncode:
+        sys.exit(f"{command[0]} failed with status {process.returncode}:\n{said}")
+    return said
+
+
+def read_all(fd: int) -> str:
+    """Return what was written to the other end of a pipe or terminal."""
+    said = b""
+    try:
+        while chunk := os.read(fd, 1 << 16):
+            said += chunk
+    except OSError:  # how Linux tells the end of a terminal
+        pass
+    os.close(fd)
+    return said.decode().replace("\r\n", "\n")
+
+
+def say(text: str) -> None:
+    """Print a heading."""
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What every test stands on: a home folder that cannot be reached, and an environment without any client in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+AMBIENT = ("CLAUDE", "CODEX", "INSTAR", "TMUX", "GIT_", "AI_AGENT")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def home_is_unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Make every path below the home a mistake that shows: the home is a file."""
+    home = tmp_path_factory.mktemp("home") / "tests-must-not-touch-the-home"
+    home.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        for name in os.environ:
+            if name.startswith(AMBIENT) and name != "GIT_CONFIG_NOSYSTEM":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a git repository that instar-migrate set up, to be copied and not to be changed."""
+    return Project.create(tmp_path_factory.mktemp("installed") / "project")
+
+
+@pytest.fixture
+def project(installed: Project, tmp_path: Path) -> Project:
+    """Return a git repository that instar-migrate set up: nothing installed in it knows where it is."""
+    root, home = tmp_path / "project", tmp_path / "project-home"
+    shutil.copytree(installed.root, root, symlinks=True)
+    home.mkdir()
+    return Project(root, {**installed.env, "HOME": str(home)})
