@@ -7,6 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from hooks.common.trouble import Trouble
@@ -34,7 +35,7 @@ def trouble_answer(trouble: Trouble) -> Answer:
     return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
 
 
-def print_answer(answer: Answer, *, as_json: bool) -> None:
+def print_answer(answer: Answer, *, as_json: bool, show: Callable[[Answer], list[str]]) -> None:
     """Print the answer: results on standard output, refusals for people on standard error."""
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -43,25 +44,4 @@ def print_answer(answer: Answer, *, as_json: bool) -> None:
     elif "error" in answer:
         sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
     else:
-        sys.stdout.write("\n".join(readable(answer)) + "\n")
-
-
-def readable(answer: Answer, indent: str = "") -> list[str]:
-    """Return the answer as lines for a person."""
-    lines = []
-    for key, value in answer.items():
-        label = indent + "".join(f" {each.lower()}" if each.isupper() else each for each in key)
-        if isinstance(value, dict):
-            lines += [f"{label}:", *readable(value, indent + "  ")]
-        elif isinstance(value, list):
-            lines += [f"{label}:", *(indent + "  " + as_line(item) for item in value)]
-        elif value not in (None, ""):
-            lines.append(f"{label}: {value}")
-    return lines
-
-
-def as_line(item: object) -> str:
-    """Return one item of a list as a line."""
-    if not isinstance(item, dict):
-        return str(item)
-    return "  ".join(str(value) if key in ("event", "timestamp") else f"{key}={value}" for key, value in item.items())
+        sys.stdout.write("\n".join(show(answer)) + "\n")

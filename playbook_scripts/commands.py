@@ -11,8 +11,11 @@ from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import expect, text_of, whole_number
 from playbook_scripts.answers import Refusal
-from playbook_scripts.history import archive, audit_entries, elapsed_minutes, free_name, utc_stamp
-from playbook_scripts.owner import owner_stamp, warnings_of
+from playbook_scripts.builds import LOCK_SECONDS, check_running, existing, running
+from playbook_scripts.heartbeat import beat
+from playbook_scripts.history import archive, free_name, utc_stamp
+from playbook_scripts.owner import is_alive, owner_stamp, warnings_of
+from playbook_scripts.steps import is_failing, latest, steps_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from playbook_scripts.answers import Answer
 
     State = dict[str, Any]
-
-LOCK_SECONDS = 5.0
 
 SIZES = {
     "SMALL": {"reinforcements": 3, "label": "light"},
@@ -141,6 +142,7 @@ def transition(build: Build, options: argparse.Namespace) -> Answer:
         if (current, target) == ("fixing", "verifying"):
             state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
         move(build, state, target, options.evidence)
+    beat(build, state)
     answer = {"status": "transitioned", "from": current, "to": target}
     return {
         **answer,
@@ -204,7 +206,7 @@ def step_complete(build: Build, options: argparse.Namespace) -> Answer:
         state["steps"] = [*steps, record]
         state["currentStep"] = options.number
         state["totalTests"] = sum(whole_number(step, "tests", 0) for step in state["steps"] if isinstance(step, dict))
-        state["allPassing"] = all(step.get("tests") == step.get("passing") for step in latest(state["steps"]))
+        state["allPassing"] = not any(is_failing(step) for step in latest(state["steps"]))
         build.save(state)
         counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
         build.audit("step.completed", step=options.number, description=options.description, **counted)
@@ -215,11 +217,6 @@ def step_complete(build: Build, options: argparse.Namespace) -> Answer:
         "allPassing": state["allPassing"],
     }
     return {**answer, **({"repeat": True} if is_repeat else {})}
-
-
-def latest(steps: list[Any]) -> list[dict[str, Any]]:
-    """Return the last record of each step number."""
-    return list({str(step.get("step")): step for step in steps if isinstance(step, dict)}.values())
 
 
 def complete(build: Build, options: argparse.Namespace) -> Answer:
@@ -240,6 +237,8 @@ def complete(build: Build, options: argparse.Namespace) -> Answer:
                         legal_targets=legal_targets(phase),
                     )
             move(build, state, "complete", "--force" if options.force else None)
+    if not is_repeat:
+        beat(build, state)
     return {"status": "complete", **summary(state), "archivedTo": state["archivedTo"]}
 
 
@@ -271,87 +270,28 @@ def ask(build: Build, options: argparse.Namespace) -> Answer:
     return {"status": "asked", "question": question, "next": "End the turn with the question to the person."}
 
 
-def status(build: Build, _: argparse.Namespace) -> Answer:
-    """Show where the build stands."""
-    state = build.load()
-    if state is None:
-        return {"status": "no_active_build"}
-    asked = state.get("asked")
-    protection = state.get("protection")
-    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "verifyIterations")
-    return {
-        **{key: state.get(key) for key in ("task", "phase", "size")},
-        "protection": protection.get("label") if isinstance(protection, dict) else "unknown",
-        "stepsCompleted": len(latest(steps_of(state))),
-        **{key: state.get(key) for key in shown},
-        "reinforcements": protection.get("reinforcements") if isinstance(protection, dict) else None,
-        "reinforcementsUsed": state.get("reinforcementsUsed"),
-        "elapsedMinutes": elapsed_minutes(state.get("startedAt")),
-        "owner": state.get("owner"),
-        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
-        **({"asked": asked.get("question")} if isinstance(asked, dict) else {}),
-    }
-
-
-def resume(build: Build, _: argparse.Namespace) -> Answer:
-    """Say whether there is a build to go on with."""
-    state = build.load()
-    if state is None:
-        return {"canResume": False, "reason": "there is no build"}
-    if state.get("phase") in TERMINAL:
-        return {"canResume": False, "reason": f"the build is {state['phase']}"}
-    return {
-        "canResume": True,
-        **{key: state.get(key) for key in ("task", "phase", "size", "currentStep")},
-        "stepsCompleted": len(latest(steps_of(state))),
-        **{key: state.get(key) for key in ("totalTests", "allPassing")},
-        "planExists": os.path.exists(os.path.join(build.folder, "plan.md")),
-        **({"worktree": state["worktree"]} if state.get("worktree") else {}),
-        "next": NEXT.get(text_of(state, "phase"), ""),
-    }
-
-
-def query(build: Build, options: argparse.Namespace) -> Answer:
-    """Show what happened: the last entries of the audit log."""
-    if options.limit < 0:
-        raise Refusal("usage", f"--limit is {options.limit}, expected 0 or more")
-    entries = [
-        entry
-        for entry in audit_entries(build)
-        if options.event in (None, entry.get("event"))
-        and (options.phase is None or options.phase in (entry.get("from"), entry.get("to")))
-    ]
-    entries = entries[len(entries) - min(options.limit, len(entries)) :]
-    return {"count": len(entries), "entries": entries}
-
-
-def existing(build: Build) -> State:
-    """Return the state, or raise `Refusal` when there is no build. An open question ends with it."""
-    state = build.load()
-    if state is None:
-        raise Refusal("no_build", f"there is no build in {build.root}", 'start one: build-state init "the task"')
-    state.pop("asked", None)
-    return state
-
-
-def running(build: Build) -> State:
-    """Return the state of a build that is not over, or raise `Refusal`."""
-    state = existing(build)
-    check_running(state)
-    return state
-
-
-def check_running(state: State) -> None:
-    """Raise `Refusal` when the build is over."""
-    phase = state.get("phase")
-    if phase in TERMINAL:
-        text = f"the build is {phase}, and that is final"
-        raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+def adopt(build: Build, options: argparse.Namespace) -> Answer:
+    """Make the calling session the owner."""
+    stamp = owner_stamp(options)
+    if not (stamp["session"] or stamp["tmux"]):
+        hint = "run it in the agent's own shell, or name the session with --owner-session"
+        raise Refusal("no_owner", "who adopts the build is not certain", hint)
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        before = expect(state, "owner", dict, {})
+        if is_alive(before, stamp) and not options.force:
+            hint = "let it go on, or take the build from it with --force"
+            raise Refusal("owner_alive", "the session that owns the build is alive", hint, owner=before)
+        state["owner"] = stamp
+        build.save(state)
+        old, new = ({key: each.get(key, "") for key in ("tmux", "session")} for each in (before, stamp))
+        build.audit("owner.adopted", old=old, new=new, forced=options.force)
+    return {"status": "adopted", "task": state.get("task"), "owner": new, **warnings_of(build.root, stamp)}
 
 
 def check_tests(state: State) -> None:
     """Raise `Refusal` when a step is recorded with failing tests."""
-    failing = [step.get("step") for step in latest(steps_of(state)) if step.get("tests") != step.get("passing")]
+    failing = [step.get("step") for step in latest(steps_of(state)) if is_failing(step)]
     if failing or state.get("allPassing") is False:
         listed = ", ".join(map(str, failing)) or "?"
         hint = "mend them and record the step again with step-complete"
@@ -365,9 +305,3 @@ def summary(state: State) -> Answer:
         "totalTests": state.get("totalTests"),
         "stepsCompleted": len(latest(steps_of(state))),
     }
-
-
-def steps_of(state: State) -> list[Any]:
-    """Return the steps for reading; none where the key holds something else."""
-    steps = state.get("steps")
-    return steps if isinstance(steps, list) else []

@@ -6,6 +6,7 @@ import json
 import os
 import time
 
+from hooks.common.clock import now_iso
 from hooks.common.files import make_folder, replace_file
 from hooks.common.trouble import Trouble
 
@@ -45,16 +46,18 @@ def utc_stamp() -> str:
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
 
 
-def elapsed_minutes(started: object) -> float | None:
-    """Return the minutes since an ISO time, and None when it is none."""
+def minutes_between(started: object, ended: object) -> float | None:
+    """Return the minutes from one ISO time to another, or to now; None when the first is none."""
     from datetime import datetime, timezone
 
-    try:
-        since = datetime.fromisoformat(str(started).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    since = since if since.tzinfo else since.replace(tzinfo=timezone.utc)
-    return round((datetime.now(timezone.utc) - since).total_seconds() / 60, 1)
+    times = []
+    for text in (started, ended or now_iso()):
+        try:
+            time_read = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        except ValueError:
+            return None
+        times.append(time_read if time_read.tzinfo else time_read.replace(tzinfo=timezone.utc))
+    return round((times[1] - times[0]).total_seconds() / 60, 1)
 
 
 def audit_entries(build: Build) -> list[dict[str, Any]]:

@@ -32,6 +32,27 @@ def owner_stamp(options: argparse.Namespace) -> dict[str, Any]:
     return stamp
 
 
+def is_alive(owner: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Say whether another owner than `mine` certainly lives: its process, or its tmux session where that is unknown."""
+    agent = owner.get("agent")
+    if isinstance(agent, dict):
+        return agent != mine.get("agent") and Self("", os.environ).lives(agent)
+    tmux = owner.get("tmux")
+    return isinstance(tmux, str) and tmux not in ("", mine["tmux"]) and has_tmux_session(tmux)
+
+
+def has_tmux_session(name: str) -> bool:
+    """Say whether the tmux server that is ours, or else the default one, has a session of this name."""
+    import subprocess
+
+    socket = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    command = ["tmux", *(("-S", socket) if socket else ()), "has-session", "-t", f"={name}"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=INIT_TMUX_SECONDS, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
 def warnings_of(root: str, stamp: dict[str, Any]) -> Answer:
     """Return what would keep the new build from being held."""
     warnings = []

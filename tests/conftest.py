@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from stand_ins import BASH, Client, Tmux
 from support import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 AMBIENT = ("CLAUDE", "CODEX", "INSTAR", "TMUX", "GIT_", "AI_AGENT")
@@ -44,3 +46,37 @@ def project(installed: Project, tmp_path: Path) -> Project:
     shutil.copytree(installed.root, root, symlinks=True)
     home.mkdir()
     return Project(root, {**installed.env, "HOME": str(home)})
+
+
+@pytest.fixture
+def start_client(project: Project, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Return what starts a shell under the name of a client, with these variables in its environment."""
+    started: list[Client] = []
+
+    def start(name: str, *arguments: str, **env: str) -> Client:
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        if not program.exists():
+            program.symlink_to(BASH)
+        started.append(Client(project, program, *arguments, **env))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+@pytest.fixture
+def start_tmux(tmp_path: Path) -> Iterator[Callable[[str], Tmux]]:
+    """Return what starts a private tmux server by name."""
+    if not shutil.which("tmux"):
+        pytest.skip("tmux is not installed")
+    servers: list[Tmux] = []
+
+    def start(name: str) -> Tmux:
+        servers.append(Tmux(tmp_path / f"{name}.sock"))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        subprocess.run(["tmux", "-S", str(server.socket), "kill-server"], check=False, capture_output=True)

@@ -99,7 +99,7 @@ def read_ps() -> dict[int, Process]:
 
     try:
         listing = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
+            ["ps", "-axww", "-o", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
             env=dict(os.environ, LC_ALL="C"),
             capture_output=True,
             timeout=PS_SECONDS,

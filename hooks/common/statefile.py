@@ -13,7 +13,7 @@ import os
 import time
 
 from hooks.common.clock import now_iso
-from hooks.common.files import make_folder, remove_if_there, replace_file
+from hooks.common.files import make_folder, replace_file
 from hooks.common.trouble import Trouble
 
 TYPE_CHECKING = False
@@ -59,8 +59,11 @@ class Build:
         return state
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the state durably. Only under the lock."""
+        """Replace the state durably. Only under the lock: no temporary file is in use then but this one."""
         try:
+            for name in os.listdir(self.folder):
+                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                    os.unlink(os.path.join(self.folder, name))
             replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
@@ -94,18 +97,18 @@ def read_at_most(fd: int, size: int) -> bytes:
 class Lock:
     """The lock of a build, held from `with` to its end; `Trouble` when it cannot be had within `seconds`."""
 
-    def __init__(self, build: Build, seconds: float) -> None:
+    def __init__(self, build: Build, seconds: float, name: str = ".lock") -> None:
         self.build = build
         self.seconds = seconds
+        self.name = name
         self.fd = -1
 
     def __enter__(self) -> None:
         try:
             make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, ".lock")
+            path = os.path.join(self.build.folder, self.name)
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             self.wait()
-            self.sweep()
         except OSError as error:
             self.__exit__()
             raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
@@ -129,9 +132,3 @@ class Lock:
                     text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
                     raise Trouble("lock_timeout", text) from None
                 time.sleep(0.005)
-
-    def sweep(self) -> None:
-        """Remove what a killed writer left: under the lock no temporary file is in use."""
-        for name in os.listdir(self.build.folder):
-            if name.startswith(".") and name.endswith(".tmp"):
-                remove_if_there(os.path.join(self.build.folder, name))

@@ -14,6 +14,7 @@ folder. In a linked git worktree it is the main checkout.
 
 import argparse
 import fcntl
+import hashlib
 import json
 import os
 import sys
@@ -213,6 +214,9 @@ class Build:
 
     def save(self, state):
         try:
+            for name in os.listdir(self.folder):
+                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                    os.unlink(os.path.join(self.folder, name))
             replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
@@ -242,18 +246,18 @@ def read_at_most(fd, size):
 
 
 class Lock:
-    def __init__(self, build, seconds):
+    def __init__(self, build, seconds, name = ".lock"):
         self.build = build
         self.seconds = seconds
+        self.name = name
         self.fd = -1
 
     def __enter__(self):
         try:
             make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, ".lock")
+            path = os.path.join(self.build.folder, self.name)
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             self.wait()
-            self.sweep()
         except OSError as error:
             self.__exit__()
             raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
@@ -277,11 +281,6 @@ class Lock:
                     raise Trouble("lock_timeout", text) from None
                 time.sleep(0.005)
 
-    def sweep(self):
-        for name in os.listdir(self.build.folder):
-            if name.startswith(".") and name.endswith(".tmp"):
-                remove_if_there(os.path.join(self.build.folder, name))
-
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
     def __init__(self, code, text, hint = "", **fields):
@@ -300,7 +299,7 @@ def trouble_answer(trouble):
     return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
 
 
-def print_answer(answer, *, as_json):
+def print_answer(answer, *, as_json, show):
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
         if answer.get("code") == "usage":
@@ -308,26 +307,7 @@ def print_answer(answer, *, as_json):
     elif "error" in answer:
         sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
     else:
-        sys.stdout.write("\n".join(readable(answer)) + "\n")
-
-
-def readable(answer, indent = ""):
-    lines = []
-    for key, value in answer.items():
-        label = indent + "".join(f" {each.lower()}" if each.isupper() else each for each in key)
-        if isinstance(value, dict):
-            lines += [f"{label}:", *readable(value, indent + "  ")]
-        elif isinstance(value, list):
-            lines += [f"{label}:", *(indent + "  " + as_line(item) for item in value)]
-        elif value not in (None, ""):
-            lines.append(f"{label}: {value}")
-    return lines
-
-
-def as_line(item):
-    if not isinstance(item, dict):
-        return str(item)
-    return "  ".join(str(value) if key in ("event", "timestamp") else f"{key}={value}" for key, value in item.items())
+        sys.stdout.write("\n".join(show(answer)) + "\n")
 
 
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
@@ -356,58 +336,28 @@ def is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
 
 
-def archive(build, state):
-    history = os.path.join(build.folder, "history")
-    make_folder(build.root, history)
-    path = free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
-    relative = os.path.relpath(path, build.root)
-    try:
-        replace_file(path, json.dumps({**state, "archivedTo": relative}, indent=2).encode("ascii"))
-    except OSError as error:
-        raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
-    return relative
+LOCK_SECONDS = 5.0
 
 
-def free_name(stem, ending):
-    path, number = stem + ending, 1
-    while os.path.lexists(path):
-        number += 1
-        path = f"{stem}-{number}{ending}"
-    return path
+def existing(build):
+    state = build.load()
+    if state is None:
+        raise Refusal("no_build", f"there is no build in {build.root}", 'start one: build-state init "the task"')
+    state.pop("asked", None)
+    return state
 
 
-def utc_stamp():
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+def running(build):
+    state = existing(build)
+    check_running(state)
+    return state
 
 
-def elapsed_minutes(started):
-    from datetime import datetime, timezone
-
-    try:
-        since = datetime.fromisoformat(str(started).replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    since = since if since.tzinfo else since.replace(tzinfo=timezone.utc)
-    return round((datetime.now(timezone.utc) - since).total_seconds() / 60, 1)
-
-
-def audit_entries(build):
-    try:
-        with open(build.audit_path, encoding="utf-8", errors="replace") as file:
-            lines = file.readlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise Trouble("unreadable", f"{build.audit_path} cannot be read: {error.strerror}") from error
-    entries = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return entries
+def check_running(state):
+    phase = state.get("phase")
+    if phase in TERMINAL:
+        text = f"the build is {phase}, and that is final"
+        raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
 
 
 # The process name of a client, and the variable in which it tells its tools the session id.
@@ -484,7 +434,7 @@ def read_ps():
 
     try:
         listing = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
+            ["ps", "-axww", "-o", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
             env=dict(os.environ, LC_ALL="C"),
             capture_output=True,
             timeout=PS_SECONDS,
@@ -573,6 +523,163 @@ def ask_tmux(environ, seconds):
         return {"tmux": ""}
 
 
+def archive(build, state):
+    history = os.path.join(build.folder, "history")
+    make_folder(build.root, history)
+    path = free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
+    relative = os.path.relpath(path, build.root)
+    try:
+        replace_file(path, json.dumps({**state, "archivedTo": relative}, indent=2).encode("ascii"))
+    except OSError as error:
+        raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
+    return relative
+
+
+def free_name(stem, ending):
+    path, number = stem + ending, 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}{ending}"
+    return path
+
+
+def utc_stamp():
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+
+
+def minutes_between(started, ended):
+    from datetime import datetime, timezone
+
+    times = []
+    for text in (started, ended or now_iso()):
+        try:
+            time_read = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        except ValueError:
+            return None
+        times.append(time_read if time_read.tzinfo else time_read.replace(tzinfo=timezone.utc))
+    return round((times[1] - times[0]).total_seconds() / 60, 1)
+
+
+def audit_entries(build):
+    try:
+        with open(build.audit_path, encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Trouble("unreadable", f"{build.audit_path} cannot be read: {error.strerror}") from error
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries
+
+
+TOOLS = ("Monitor", "Bash-test", "Bash-tsc", "Bash-install", "Bash-lint", "Bash-other", "none")
+STATUSES = ("still-working", "no-progress-detected", "phase-boundary")
+ROUTE = "/build/heartbeat"
+SECONDS = 2.0
+A_DAY_MS = 86_400_000
+
+
+def heartbeat(build, options):
+    state = running(build)
+    return send(build, state, minutes_between(boundaries(build, state)[-1], None), options.tool, options.status)
+
+
+def beat(build, state):
+    if channel_of(os.environ):
+        times = boundaries(build, state)
+        send(build, state, minutes_between(times[-2], times[-1]), "none", "phase-boundary")
+
+
+def boundaries(build, state):
+    begun = state.get("startedAt")
+    moves = [entry.get("timestamp") for entry in audit_entries(build) if entry.get("event") == "phase.transition"]
+    return [begun, begun, *(time for time in moves if str(time) >= str(begun))]
+
+
+def send(build, state, minutes, tool, status):
+    channel = channel_of(os.environ)
+    server = server_of(build.root)
+    if channel is None or server is None:
+        return {"status": "skipped", "reason": "no channel is set" if channel is None else "no server is running"}
+    elapsed = int((minutes or 0) * 60_000)
+    body = {
+        "runId": hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()[:16],
+        "phase": state.get("phase"),
+        "tool": tool,
+        "status": status,
+        "elapsedMs": elapsed if 0 <= elapsed < A_DAY_MS else 0,
+        **channel,
+    }
+    problem = "the topic is no number" if None in channel.values() else post(build, server, body)
+    if not problem:
+        return {**body, "status": "sent"}
+    try:
+        with Lock(build, LOCK_SECONDS):
+            build.audit("heartbeat.skipped", phase=state.get("phase"), error=problem[:200])
+    except Trouble:  # nor can that be written down: the command itself went well, and says so
+        pass
+    return {"status": "skipped", "reason": problem}
+
+
+def channel_of(environ):
+    topic, channel = environ.get("INSTAR_TELEGRAM_TOPIC"), environ.get("INSTAR_SLACK_CHANNEL")
+    if topic:
+        return {"topicId": int(topic) if topic.lstrip("-").isdecimal() else None}
+    return {"channelId": channel} if channel else None
+
+
+def server_of(root):
+    values = read_json(os.path.join(root, ".instar", "server-data", "endpoint.json"))
+    pid, port = values.get("pid"), values.get("port")
+    if not (isinstance(pid, int) and isinstance(port, int) and is_count(port)):
+        return None
+    process = Processes().look(pid)
+    return port if process and process.start == str(values.get("start")) else None
+
+
+def token_of(root):
+    try:
+        with open(os.path.join(root, ".instar", "server-data", "token"), encoding="utf-8") as file:
+            kept = file.read().strip()
+    except (OSError, ValueError):
+        kept = ""
+    return os.environ.get("INSTAR_AUTH_TOKEN") or kept or text_of(read_json(f"{root}/.instar/config.json"), "authToken")
+
+
+def read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def post(build, port, body):
+    import http.client
+
+    headers = {"Content-Type": "application/json"}
+    token = token_of(build.root)
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    try:
+        connection.request("POST", ROUTE, json.dumps(body), headers)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+    return "" if status < 300 else f"the server answered {status}"  # noqa: PLR2004 - what HTTP calls success
+
+
 INIT_TMUX_SECONDS = 3.0
 
 
@@ -588,6 +695,25 @@ def owner_stamp(options):
     if session and is_mine and agent:
         stamp["agent"] = agent
     return stamp
+
+
+def is_alive(owner, mine):
+    agent = owner.get("agent")
+    if isinstance(agent, dict):
+        return agent != mine.get("agent") and Self("", os.environ).lives(agent)
+    tmux = owner.get("tmux")
+    return isinstance(tmux, str) and tmux not in ("", mine["tmux"]) and has_tmux_session(tmux)
+
+
+def has_tmux_session(name):
+    import subprocess
+
+    socket = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    command = ["tmux", *(("-S", socket) if socket else ()), "has-session", "-t", f"={name}"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=INIT_TMUX_SECONDS, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def warnings_of(root, stamp):
@@ -615,7 +741,19 @@ def is_registered(root):
     return False
 
 
-LOCK_SECONDS = 5.0
+def steps_of(state):
+    steps = state.get("steps")
+    return steps if isinstance(steps, list) else []
+
+
+def latest(steps):
+    return list({str(step.get("step")): step for step in steps if isinstance(step, dict)}.values())
+
+
+def is_failing(step):
+    return bool(step.get("tests") != step.get("passing"))
+
+
 SIZES = {
     "SMALL": {"reinforcements": 3, "label": "light"},
     "STANDARD": {"reinforcements": 5, "label": "medium"},
@@ -725,6 +863,7 @@ def transition(build, options):
         if (current, target) == ("fixing", "verifying"):
             state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
         move(build, state, target, options.evidence)
+    beat(build, state)
     answer = {"status": "transitioned", "from": current, "to": target}
     return {
         **answer,
@@ -785,7 +924,7 @@ def step_complete(build, options):
         state["steps"] = [*steps, record]
         state["currentStep"] = options.number
         state["totalTests"] = sum(whole_number(step, "tests", 0) for step in state["steps"] if isinstance(step, dict))
-        state["allPassing"] = all(step.get("tests") == step.get("passing") for step in latest(state["steps"]))
+        state["allPassing"] = not any(is_failing(step) for step in latest(state["steps"]))
         build.save(state)
         counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
         build.audit("step.completed", step=options.number, description=options.description, **counted)
@@ -796,10 +935,6 @@ def step_complete(build, options):
         "allPassing": state["allPassing"],
     }
     return {**answer, **({"repeat": True} if is_repeat else {})}
-
-
-def latest(steps):
-    return list({str(step.get("step")): step for step in steps if isinstance(step, dict)}.values())
 
 
 def complete(build, options):
@@ -819,6 +954,8 @@ def complete(build, options):
                         legal_targets=legal_targets(phase),
                     )
             move(build, state, "complete", "--force" if options.force else None)
+    if not is_repeat:
+        beat(build, state)
     return {"status": "complete", **summary(state), "archivedTo": state["archivedTo"]}
 
 
@@ -848,25 +985,74 @@ def ask(build, options):
     return {"status": "asked", "question": question, "next": "End the turn with the question to the person."}
 
 
+def adopt(build, options):
+    stamp = owner_stamp(options)
+    if not (stamp["session"] or stamp["tmux"]):
+        hint = "run it in the agent's own shell, or name the session with --owner-session"
+        raise Refusal("no_owner", "who adopts the build is not certain", hint)
+    with Lock(build, LOCK_SECONDS):
+        state = running(build)
+        before = expect(state, "owner", dict, {})
+        if is_alive(before, stamp) and not options.force:
+            hint = "let it go on, or take the build from it with --force"
+            raise Refusal("owner_alive", "the session that owns the build is alive", hint, owner=before)
+        state["owner"] = stamp
+        build.save(state)
+        old, new = ({key: each.get(key, "") for key in ("tmux", "session")} for each in (before, stamp))
+        build.audit("owner.adopted", old=old, new=new, forced=options.force)
+    return {"status": "adopted", "task": state.get("task"), "owner": new, **warnings_of(build.root, stamp)}
+
+
+def check_tests(state):
+    failing = [step.get("step") for step in latest(steps_of(state)) if is_failing(step)]
+    if failing or state.get("allPassing") is False:
+        listed = ", ".join(map(str, failing)) or "?"
+        hint = "mend them and record the step again with step-complete"
+        raise Refusal("tests_failing", f"tests fail in step {listed}", hint, failing=failing)
+
+
+def summary(state):
+    return {
+        "task": state.get("task"),
+        "totalTests": state.get("totalTests"),
+        "stepsCompleted": len(latest(steps_of(state))),
+    }
+
+
 def status(build, _):
     state = build.load()
     if state is None:
         return {"status": "no_active_build"}
     asked = state.get("asked")
-    protection = state.get("protection")
-    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "verifyIterations")
+    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "maxFixIterations")
     return {
         **{key: state.get(key) for key in ("task", "phase", "size")},
-        "protection": protection.get("label") if isinstance(protection, dict) else "unknown",
+        **holds(state),
         "stepsCompleted": len(latest(steps_of(state))),
         **{key: state.get(key) for key in shown},
-        "reinforcements": protection.get("reinforcements") if isinstance(protection, dict) else None,
-        "reinforcementsUsed": state.get("reinforcementsUsed"),
-        "elapsedMinutes": elapsed_minutes(state.get("startedAt")),
+        "verifyIterations": state.get("verifyIterations"),
+        "elapsedMinutes": minutes_between(state.get("startedAt"), state.get("completedAt")),
         "owner": state.get("owner"),
         **({"worktree": state["worktree"]} if state.get("worktree") else {}),
         **({"asked": asked.get("question")} if isinstance(asked, dict) else {}),
+        "next": NEXT.get(text_of(state, "phase"), ""),
+        "steps": brief(state),
     }
+
+
+def holds(state):
+    protection = state.get("protection")
+    known = protection if isinstance(protection, dict) else {}
+    return {
+        "protection": known.get("label", "unknown"),
+        "reinforcements": known.get("reinforcements"),
+        "reinforcementsUsed": state.get("reinforcementsUsed"),
+    }
+
+
+def brief(state):
+    keys = ("step", "description", "tests", "passing")
+    return [{key: step.get(key) for key in keys} for step in latest(steps_of(state))]
 
 
 def resume(build, _):
@@ -886,6 +1072,25 @@ def resume(build, _):
     }
 
 
+def report(build, _):
+    state = build.load()
+    if state is None:
+        return {"status": "no_active_build"}
+    since = text_of(state, "startedAt")
+    happened = [text_of(entry, "event") for entry in audit_entries(build) if text_of(entry, "timestamp") >= since]
+    shown = ("totalTests", "allPassing", "fixIterations", "maxFixIterations", "worktree", "archivedTo")
+    return {
+        **{key: state.get(key) for key in ("task", "phase", "size")},
+        **holds(state),
+        "elapsedMinutes": minutes_between(state.get("startedAt"), state.get("completedAt")),
+        "totalSteps": state.get("totalSteps"),
+        "stepsCompleted": len(latest(steps_of(state))),
+        **{key: state.get(key) for key in shown},
+        "steps": brief(state),
+        "events": {name: happened.count(name) for name in sorted(set(happened) - {""})},
+    }
+
+
 def query(build, options):
     if options.limit < 0:
         raise Refusal("usage", f"--limit is {options.limit}, expected 0 or more")
@@ -899,46 +1104,328 @@ def query(build, options):
     return {"count": len(entries), "entries": entries}
 
 
-def existing(build):
-    state = build.load()
-    if state is None:
-        raise Refusal("no_build", f"there is no build in {build.root}", 'start one: build-state init "the task"')
-    state.pop("asked", None)
-    return state
+def history(build, _):
+    folder = os.path.join(build.folder, "history")
+    builds = []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                state = json.load(file)
+            kept = {key: state.get(key) for key in ("task", "phase", "startedAt", "completedAt")}
+        except (OSError, ValueError, AttributeError, RecursionError):
+            continue
+        builds.append({"file": os.path.relpath(os.path.join(folder, name), build.root), **kept})
+    return {"count": len(builds), "builds": builds}
 
 
-def running(build):
-    state = existing(build)
-    check_running(state)
-    return state
+BAR_AT_MOST = 50
 
 
-def check_running(state):
-    phase = state.get("phase")
-    if phase in TERMINAL:
-        text = f"the build is {phase}, and that is final"
-        raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+def as_lines(answer):
+    return indented(answer, "")
 
 
-def check_tests(state):
-    failing = [step.get("step") for step in latest(steps_of(state)) if step.get("tests") != step.get("passing")]
-    if failing or state.get("allPassing") is False:
-        listed = ", ".join(map(str, failing)) or "?"
-        hint = "mend them and record the step again with step-complete"
-        raise Refusal("tests_failing", f"tests fail in step {listed}", hint, failing=failing)
+def indented(answer, indent):
+    lines = []
+    for key, value in answer.items():
+        label = indent + "".join(f" {each.lower()}" if each.isupper() else each for each in key)
+        if isinstance(value, dict):
+            lines += [f"{label}:", *indented(value, indent + "  ")]
+        elif isinstance(value, list):
+            lines += [f"{label}:", *(indent + "  " + as_line(item) for item in value)]
+        elif value not in (None, ""):
+            lines.append(f"{label}: {value}")
+    return lines
 
 
-def summary(state):
+def as_line(item):
+    if not isinstance(item, dict):
+        return str(item)
+    bare = ("event", "timestamp", "file")
+    return "  ".join(str(value) if key in bare else f"{key}={value}" for key, value in item.items())
+
+
+def as_picture(answer):
+    if "task" not in answer:
+        return ["no build"]
+    lines = [
+        f"{answer['task']}",
+        f"  {answer.get('size')} build, {minutes(answer.get('elapsedMinutes'))}{owner(answer.get('owner'))}",
+        "",
+        f"  {phase_line(answer.get('phase'))}",
+        f"  holds  {hold_bar(answer.get('reinforcementsUsed'), answer.get('reinforcements'))}",
+        f"  fixes  {answer.get('fixIterations')} of {answer.get('maxFixIterations')} rounds",
+        f"  steps  {step_count(answer)}",
+        *(step_line(step) for step in answer.get("steps", [])),
+    ]
+    worktree = answer.get("worktree")
+    if isinstance(worktree, dict):
+        lines.append(f"  in     {worktree.get('path')}, branch {worktree.get('branch')}")
+    if answer.get("asked"):
+        lines.append(f"  asked  {answer['asked']}")
+    if answer.get("next"):
+        lines += ["", f"  next   {answer['next']}"]
+    events = answer.get("events")
+    if isinstance(events, dict) and events:
+        lines += ["", *(f"  {count:5}  {name}" for name, count in events.items())]
+    return lines
+
+
+def phase_line(phase):
+    way = [each for each in PHASES if each not in TERMINAL and each != "fixing"]
+    way += [phase] if phase in TERMINAL else ["complete"]
+    if phase == "fixing":
+        way.insert(way.index("verifying") + 1, "fixing")
+    marked = [f"[{each.upper()}]" if each == phase else each for each in way]
+    return " > ".join(marked) if phase in way else f"[{phase}]"
+
+
+def hold_bar(used, budget):
+    if not (is_count(used) and is_count(budget)):
+        return f"{used} of {budget} used"
+    done, size = min(int(str(used)), BAR_AT_MOST), min(int(str(budget)), BAR_AT_MOST)
+    return f"{'#' * done}{'.' * (size - done)}  {used} of {budget} used"
+
+
+def step_count(answer):
+    of_all = f" of {answer['totalSteps']}" if answer.get("totalSteps") else ""
+    return f"{answer.get('stepsCompleted')}{of_all}, {answer.get('totalTests')} tests"
+
+
+def step_line(step):
+    tests = f"{step.get('passing')}/{step.get('tests')}"
+    return (
+        f"    {step.get('step')!s:>3}  {'FAIL' if is_failing(step) else 'PASS'}  {tests:>7}  {step.get('description')}"
+    )
+
+
+def minutes(value):
+    return "of unknown age" if value is None else f"{value} min"
+
+
+def owner(stamp):
+    if not isinstance(stamp, dict):
+        return ""
+    known = [f"{name} {stamp[key]}" for key, name in (("session", "session"), ("tmux", "tmux")) if stamp.get(key)]
+    return f", owned by {' in '.join(known)}" if known else ", owned by nobody"
+
+
+GIT_SECONDS = 60
+
+
+class Git:
+    def __init__(self, folder):
+        self.folder = folder
+        # A caller inside a git hook has GIT_DIR and its like set, which would lead git to another repository.
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        self.environ.update(LC_ALL="C", GIT_TERMINAL_PROMPT="0")
+
+    def run(self, *arguments):
+        import subprocess
+
+        try:
+            return subprocess.run(
+                ["git", *arguments],
+                cwd=self.folder,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=GIT_SECONDS,
+                check=False,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+        except FileNotFoundError as error:
+            raise Refusal("not_git", "git is not on PATH", "install it, or put it there") from error
+        except subprocess.TimeoutExpired as error:
+            text = f"git {arguments[0]} did not end within {GIT_SECONDS} s"
+            raise Refusal("worktree_failed", text, "see what keeps it, then try again") from error
+
+    def says(self, *arguments):
+        done = self.run(*arguments)
+        return str(done.stdout).strip() if done.returncode == 0 else ""
+
+    def agrees(self, *arguments):
+        return bool(self.run(*arguments).returncode == 0)
+
+    def do(self, *arguments):
+        done = self.run(*arguments)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip()
+            raise Refusal("worktree_failed", f"git {arguments[0]} failed: {said[:2000]}", stderr=said[:2000])
+
+    def branch(self):
+        return self.says("symbolic-ref", "--quiet", "--short", "HEAD")
+
+    def changed(self):
+        fields = self.run("status", "--porcelain", "-z", "--untracked-files=all").stdout.split("\0")
+        return [field[3:] for field in fields if len(field) > 3]  # noqa: PLR2004 - two letters and a blank stand first
+
+
+FOLDER = ".instar/worktrees"
+WAIT_SECONDS = GIT_SECONDS + 5.0
+LISTED_AT_MOST = 20
+
+
+def worktree_create(build, options):
+    with Turn(build):
+        state = running(build)
+        check_none(state)
+        git = Git(build.root)
+        source = source_of(git, build.root)
+        branch = options.branch or default_branch(state)
+        if not git.agrees("check-ref-format", "--branch", branch):
+            raise Refusal("worktree_failed", f"{branch} is no name for a branch", "name one with --branch")
+        is_reused = has_branch(git, branch)
+        path = left_behind(git, build.root, branch) or free_path(build.root, branch)
+        if not os.path.exists(os.path.join(build.root, path)):
+            make_folder(build.root, os.path.join(build.root, FOLDER))
+            made = ("--", path, branch) if is_reused else ("-b", branch, "--", path, source)
+            git.do("worktree", "add", *made)
+        record(build, {"path": path, "branch": branch, "sourceBranch": source, "createdAt": now_iso()})
     return {
-        "task": state.get("task"),
-        "totalTests": state.get("totalTests"),
-        "stepsCompleted": len(latest(steps_of(state))),
+        "status": "worktree_created",
+        "path": path,
+        "branch": branch,
+        "sourceBranch": source,
+        **({"branchReused": True} if is_reused else {}),
+        "instruction": f"cd {shell_word(os.path.join(build.root, path))}",
     }
 
 
-def steps_of(state):
-    steps = state.get("steps")
-    return steps if isinstance(steps, list) else []
+def worktree_merge(build, options):
+    with Turn(build):
+        tree = Tree(build)
+        tree.check_branches()
+        tree.check_clean()
+        git, branch = Git(build.root), tree.branch
+        if git.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD"):
+            raise Refusal("worktree_failed", f"a merge is under way in {build.root}", "finish or abort it first")
+        if git.agrees("merge-base", "--is-ancestor", branch, "HEAD"):
+            return {"status": "merged", "branch": branch, "into": tree.source, "alreadyMerged": True}
+        done = git.run("merge", "--no-ff", "--no-edit", "-m", f"Merge {branch}", f"refs/heads/{branch}")
+        if done.returncode:
+            raise merge_failed(git, tree, (done.stderr or done.stdout).strip(), keep=options.keep_conflict)
+        with Lock(build, LOCK_SECONDS):
+            build.audit("worktree.merged", branch=branch, into=tree.source)
+    return {"status": "merged", "branch": branch, "into": tree.source, "commit": git.says("rev-parse", "HEAD")}
+
+
+def worktree_cleanup(build, options):
+    with Turn(build):
+        tree = Tree(build)
+        if not options.force:
+            tree.check_clean()
+        git = Git(build.root)
+        if os.path.isdir(tree.folder):
+            git.do("worktree", "remove", *(("--force",) if options.force else ()), "--", tree.path)
+        git.run("worktree", "prune")
+        if git.agrees("merge-base", "--is-ancestor", f"refs/heads/{tree.branch}", tree.source):
+            git.run("branch", "-D", "--", tree.branch)
+        is_kept = has_branch(git, tree.branch)
+        record(build, None, path=tree.path, branch=tree.branch, branchKept=is_kept)
+    kept = {"branchKept": True} if is_kept else {}
+    return {"status": "cleaned", "path": tree.path, "branch": tree.branch, **kept}
+
+
+class Turn(Lock):
+    def __init__(self, build):
+        super().__init__(build, WAIT_SECONDS, ".worktree.lock")
+
+
+class Tree:
+    def __init__(self, build):
+        worktree = existing(build).get("worktree")
+        values = worktree if isinstance(worktree, dict) else {}
+        self.root = build.root
+        self.path, self.branch, self.source = (text_of(values, key) for key in ("path", "branch", "sourceBranch"))
+        if not (self.path and self.branch and self.source):
+            raise Refusal("no_worktree", "the build has no worktree", "make one with worktree-create")
+        self.folder = os.path.join(build.root, self.path)
+
+    def check_clean(self):
+        changed = Git(self.folder).changed() if os.path.isdir(self.folder) else []
+        if changed:
+            listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004 - enough to tell
+            hint = "commit them, or remove them, there"
+            text = f"{self.path} has changes that are in no commit: {listed}"
+            raise Refusal("worktree_dirty", text, hint, files=changed[:LISTED_AT_MOST])
+
+    def check_branches(self):
+        for folder, branch in ((self.root, self.source), (self.folder, self.branch)):
+            current = Git(folder).branch() if os.path.isdir(folder) else branch
+            if current != branch:
+                text = f"{folder} is on {current or 'no branch'}, and the build's worktree was made for {branch}"
+                raise Refusal("wrong_branch", text, f"check out {branch} there, or merge by hand")
+
+
+def merge_failed(git, tree, said, *, keep):
+    conflicts = [name for name in git.says("diff", "--name-only", "--diff-filter=U", "-z").split("\0") if name]
+    is_under_way = git.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD")
+    aborted = is_under_way and not keep and git.agrees("merge", "--abort")
+    outcome = {"aborted": aborted, "stderr": said[:2000]}
+    if not conflicts:
+        return Refusal("worktree_failed", f"git merge failed: {said[:2000]}", "see what git says", **outcome)
+    text = f"{tree.branch} and {tree.source} conflict in {', '.join(conflicts[:LISTED_AT_MOST])}"
+    hint = f"merge {tree.source} in {tree.path}, mend the conflicts there, commit, and merge again"
+    return Refusal("merge_conflict", text, hint, conflicts=conflicts, **outcome)
+
+
+def check_none(state):
+    worktree = state.get("worktree")
+    if worktree:
+        known = {key: text_of(worktree, key) for key in ("path", "branch")} if isinstance(worktree, dict) else {}
+        text = f"the build has a worktree: {known.get('path')}"
+        raise Refusal("worktree_exists", text, "work there, or end it with worktree-cleanup", **known)
+
+
+def source_of(git, root):
+    if not git.agrees("rev-parse", "--git-dir"):
+        raise Refusal("not_git", f"{root} is no git repository", "make it one with git init, and commit once")
+    commit = git.says("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
+    if not commit:
+        raise Refusal("not_git", f"the repository {root} has no commit yet", "commit once, then try again")
+    return git.branch() or commit
+
+
+def default_branch(state):
+    text = text_of(state, "task")[:40].lower()
+    slug = "".join(char if char.isalnum() or char == "-" else "-" for char in text).strip("-")
+    run_id = hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()
+    return f"build/{slug or 'task-' + run_id[:8]}"
+
+
+def has_branch(git, branch):
+    return git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
+
+
+def left_behind(git, root, branch):
+    place = ""
+    for line in git.run("worktree", "list", "--porcelain").stdout.splitlines():
+        place = line[len("worktree ") :] if line.startswith("worktree ") else place
+        if line == f"branch refs/heads/{branch}" and os.path.dirname(place) == os.path.realpath(f"{root}/{FOLDER}"):
+            return f"{FOLDER}/{os.path.basename(place)}"
+    return ""
+
+
+def free_path(root, branch):
+    stem = path = f"{FOLDER}/{branch.replace('/', '-')}"
+    number = 1
+    while os.path.lexists(os.path.join(root, path)):
+        number += 1
+        path = f"{stem}-{number}"
+    return path
+
+
+def record(build, worktree, **cleaned):
+    with Lock(build, LOCK_SECONDS):
+        state = existing(build)
+        state["worktree"] = worktree
+        build.save(state)
+        if worktree is None:
+            build.audit("worktree.cleaned", **cleaned)
+        else:
+            build.audit("worktree.created", **{key: worktree[key] for key in ("path", "branch", "sourceBranch")})
 
 
 class Parser(argparse.ArgumentParser):
@@ -946,64 +1433,64 @@ class Parser(argparse.ArgumentParser):
         raise Refusal("usage", message, f"see {self.prog} --help")
 
 
-def parser():
+def parser():  # noqa: PLR0915 - a flat list
     common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--project", "--dir", metavar="DIR", help="the project (else: where the script is installed)")
     common.add_argument("--json", action="store_true", help="print one JSON object, on a terminal, too")
-    top = Parser(
-        prog="build-state",
-        description="The commands of a build that holds its session until it is done.",
-        parents=[common],
-    )
+    about = "The commands of a build that holds its session until it is done."
+    top = Parser(prog="build-state", description=about, parents=[common])
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    def command(run):
-        about = (run.__doc__ or "").split("\n")[0]
+    def command(run, about):
         sub = commands.add_parser(run.__name__.replace("_", "-"), parents=[common], help=about, description=about)
         sub.set_defaults(run=run)
         return sub
 
-    sub = command(init)
+    def owner_options(sub):
+        own = "else: the calling one"
+        sub.add_argument("--owner-session", metavar="ID", default="", help=f"the client session that owns it ({own})")
+        sub.add_argument("--owner-tmux", metavar="NAME", default="", help=f"the tmux session that owns it ({own})")
+
+    sub = command(init, "start a build that the calling session owns")
     sub.add_argument("task", help="what is to be built")
-    sub.add_argument(
-        "--size",
-        choices=list(SIZES),
-        default="STANDARD",
-        help="how often the session is held: 3, 5 or 10 times",
-    )
-    sub.add_argument(
-        "--owner-session",
-        metavar="ID",
-        default="",
-        help="the client session that owns it (else: the calling one)",
-    )
-    sub.add_argument(
-        "--owner-tmux",
-        metavar="NAME",
-        default="",
-        help="the tmux session that owns it (else: the calling one)",
-    )
+    sizes = "how often its session is held: 3, 5 or 10 times"
+    sub.add_argument("--size", choices=list(SIZES), default="STANDARD", help=sizes)
+    owner_options(sub)
     sub.add_argument("--total-steps", metavar="N", type=count, default=0, help="how many steps are planned")
-    sub = command(transition)
+    sub = command(transition, "move the build to another phase")
     sub.add_argument("phase", help=", ".join(PHASES))
     sub.add_argument("--evidence", metavar="TEXT", help="what was seen that allows it")
-    sub = command(step_complete)
+    sub = command(step_complete, "record a finished step with its tests")
     sub.add_argument("number", type=int, help="the number of the step")
     sub.add_argument("description", help="what was done")
     sub.add_argument("tests", type=int, help="how many tests it has")
     sub.add_argument("passing", type=int, help="how many of them pass")
-    command(status)
-    sub = command(query)
+    sub = command(complete, "finish the build")
+    sub.add_argument("--force", action="store_true", help="from any phase that is not final")
+    sub = command(cancel, "end the build unfinished")
+    sub.add_argument("why", nargs="?", default="", help="why it shall not go on")
+    sub = command(ask, "let the owner stop until the next prompt or build command")
+    sub.add_argument("question", help="what the person has to answer")
+    sub = command(adopt, "take over the build of an owner that is gone")
+    owner_options(sub)
+    sub.add_argument("--force", action="store_true", help="from an owner that lives, too")
+    sub = command(heartbeat, "tell the project's server that the build goes on")
+    sub.add_argument("--tool", choices=TOOLS, default="none", help="what is running")
+    sub.add_argument("--status", choices=STATUSES, default="still-working", help="how it goes")
+    command(status, "show where the build stands")
+    command(resume, "say whether there is a build to go on with")
+    command(report, "sum the build up, step by step")
+    sub = command(query, "show the last entries of the audit log")
     sub.add_argument("--event", help="only this event, for example stop.blocked")
     sub.add_argument("--phase", help="only transitions from or to this phase")
     sub.add_argument("--limit", metavar="N", type=int, default=50, help="at most the last N (50)")
-    command(resume)
-    sub = command(complete)
-    sub.add_argument("--force", action="store_true", help="from any phase that is not final")
-    sub = command(cancel)
-    sub.add_argument("why", nargs="?", default="", help="why it shall not go on")
-    sub = command(ask)
-    sub.add_argument("question", help="what the person has to answer")
+    command(history, "list the finished builds")
+    sub = command(worktree_create, "make a git worktree for the build, on a branch of its own")
+    sub.add_argument("--branch", metavar="NAME", help="the branch (build/<the task>)")
+    sub = command(worktree_merge, "merge the build's branch into the one it came from")
+    sub.add_argument("--keep-conflict", action="store_true", help="leave a merge with conflicts to be finished by hand")
+    sub = command(worktree_cleanup, "remove the worktree, and its branch if it was merged")
+    sub.add_argument("--force", action="store_true", help="with what is in no commit")
     return top
 
 
@@ -1026,16 +1513,20 @@ def root_of(options):
 def main(arguments = None):
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments or not sys.stdout.isatty()
+    show = as_lines
     try:
         options = parser().parse_args(arguments)
+        show = as_picture if options.run in (status, report) else as_lines
         answer = options.run(Build(root_of(options)), options)
+        if options.run is report:
+            as_json = "--json" in arguments  # the peer's report is text, piped or not
     except Refusal as refusal:
         answer = refusal.answer
     except Trouble as trouble:
         answer = trouble_answer(trouble)
     except OSError as error:
         answer = trouble_answer(Trouble("unwritable", f"{error.filename or 'the project'}: {error.strerror}"))
-    print_answer(answer, as_json=as_json)
+    print_answer(answer, as_json=as_json, show=show)
     return 0 if "error" not in answer else 2 if answer["code"] == "usage" else 1
 
 

@@ -93,7 +93,7 @@ def read_ps():
 
     try:
         listing = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
+            ["ps", "-axww", "-o", "pid=,ppid=,stat=,lstart=,ucomm=,args="],
             env=dict(os.environ, LC_ALL="C"),
             capture_output=True,
             timeout=PS_SECONDS,
@@ -479,6 +479,9 @@ class Build:
 
     def save(self, state):
         try:
+            for name in os.listdir(self.folder):
+                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                    os.unlink(os.path.join(self.folder, name))
             replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
@@ -508,18 +511,18 @@ def read_at_most(fd, size):
 
 
 class Lock:
-    def __init__(self, build, seconds):
+    def __init__(self, build, seconds, name = ".lock"):
         self.build = build
         self.seconds = seconds
+        self.name = name
         self.fd = -1
 
     def __enter__(self):
         try:
             make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, ".lock")
+            path = os.path.join(self.build.folder, self.name)
             self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             self.wait()
-            self.sweep()
         except OSError as error:
             self.__exit__()
             raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
@@ -542,11 +545,6 @@ class Lock:
                     text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
                     raise Trouble("lock_timeout", text) from None
                 time.sleep(0.005)
-
-    def sweep(self):
-        for name in os.listdir(self.build.folder):
-            if name.startswith(".") and name.endswith(".tmp"):
-                remove_if_there(os.path.join(self.build.folder, name))
 
 
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}

@@ -344,6 +344,7 @@ def test_the_console_script_finds_the_project(build: Project, tmp_path: Path) ->
     assert console(tmp_path, "status", "--project", str(build.root))["task"] == "Mend the roof"
     assert console(tmp_path, "--dir", str(deep.parent.parent), "status")["task"] == "Mend the roof"
     assert console(tmp_path, "status", INSTAR_PROJECT_DIR=str(build.root))["task"] == "Mend the roof"
+    (tmp_path / ".git").mkdir()
     assert console(tmp_path, "status")["status"] == "no_active_build"
 
 
@@ -356,6 +357,7 @@ def test_a_repository_inside_is_another_project(build: Project) -> None:
 
 
 def test_a_first_build_without_an_installation_is_kept_out_of_git_and_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()  # a repository, whose top ends the search for a project
     answer = console(tmp_path, "init", "a task", "--owner-session", "s")
 
     assert answer["warnings"] == [f"no Stop hook is registered in {tmp_path}: run instar-migrate there"]
@@ -384,7 +386,8 @@ def on_a_terminal(project: Project, *arguments: str) -> str:
 
 
 def test_a_person_reads_text(build: Project) -> None:
-    assert "task: Mend the roof\nphase: idle\n" in on_a_terminal(build, "status")
+    assert on_a_terminal(build, "status").startswith("Mend the roof\n  STANDARD build, 0.0 min, owned by session s\n")
+    assert "task: Mend the roof\nphase: idle\n" in on_a_terminal(build, "resume")
     assert on_a_terminal(build, "transition", "verifying") == (
         "build-state: a build cannot go from idle to verifying\n"
         "from idle it can go to: clarify, planning, executing, failed, escalated\n"
