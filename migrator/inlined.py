@@ -1129,7 +1129,7 @@ TEMPLATES = {
         "def history(build, _):\n"
         "    folder = os.path.join(build.folder, \"history\")\n"
         "    builds = []\n"
-        "    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:\n"
+        "    for name in os.listdir(folder) if os.path.isdir(folder) else []:\n"
         "        try:\n"
         "            with open(os.path.join(folder, name), encoding=\"utf-8\") as file:\n"
         "                state = json.load(file)\n"
@@ -1137,6 +1137,7 @@ TEMPLATES = {
         "        except (OSError, ValueError, AttributeError, RecursionError):\n"
         "            continue\n"
         "        builds.append({\"file\": os.path.relpath(os.path.join(folder, name), build.root), **kept})\n"
+        "    builds.sort(key=lambda each: str(each[\"startedAt\"]))\n"
         "    return {\"count\": len(builds), \"builds\": builds}\n"
         "\n"
         "\n"
@@ -2384,7 +2385,7 @@ TEMPLATES = {
         "  \"hooks/build-state.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-state.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"d36fb168073687ef230ecaf367e4c0ee8bb50dc91def0924a540dbdbecb29350\",\n"
+        "    \"contentHash\": \"f7d96e533d3bd40fedb9703c6f4feacbe6bee0c7e2c791f48448e91661ea961a\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"skills/build/SKILL.md\": {\n"
@@ -2403,9 +2404,9 @@ TEMPLATES = {
 
 SHA256 = {
     "documents/agents-build.md": "b40c9d27a03bb349396be223c611176cc42e9afb15362837cc2015db287f8d6d",
-    "hooks/build-state.py": "d36fb168073687ef230ecaf367e4c0ee8bb50dc91def0924a540dbdbecb29350",
+    "hooks/build-state.py": "f7d96e533d3bd40fedb9703c6f4feacbe6bee0c7e2c791f48448e91661ea961a",
     "hooks/build-stop-hook.py": "393498bbd6c4e0d9b7a9d9130e7c8ccde4518813c8dd76e94991a86967d4e223",
     "hooks/run": "2e75600cc188f83bcaf9c0a185445e7db35ca544abb84987d7da879b12e420d9",
     "skills/build/SKILL.md": "b27df317ea5349de9ae7937f701d8a00abfc807e14d45f5a83e609812d9db608",
-    "manifest.json": "dedcc7f8bd21dedf6b04792d22007019b4ab5f28aca24a97b100ece1c2b63306",
+    "manifest.json": "b0434d463207de7468b0f9365c2acb39f1f1b8024078e1310c1f28c689866c1d",
 }

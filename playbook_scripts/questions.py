@@ -117,7 +117,7 @@ def history(build: Build, _: argparse.Namespace) -> Answer:
     """Return the finished builds, oldest first; an archive that cannot be read is passed over."""
     folder = os.path.join(build.folder, "history")
     builds = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
         try:
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 state = json.load(file)
@@ -125,4 +125,5 @@ def history(build: Build, _: argparse.Namespace) -> Answer:
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
         builds.append({"file": os.path.relpath(os.path.join(folder, name), build.root), **kept})
+    builds.sort(key=lambda each: str(each["startedAt"]))
     return {"count": len(builds), "builds": builds}

@@ -1107,7 +1107,7 @@ def query(build, options):
 def history(build, _):
     folder = os.path.join(build.folder, "history")
     builds = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
         try:
             with open(os.path.join(folder, name), encoding="utf-8") as file:
                 state = json.load(file)
@@ -1115,6 +1115,7 @@ def history(build, _):
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
         builds.append({"file": os.path.relpath(os.path.join(folder, name), build.root), **kept})
+    builds.sort(key=lambda each: str(each["startedAt"]))
     return {"count": len(builds), "builds": builds}
 
 
