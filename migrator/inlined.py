@@ -17,7 +17,8 @@ TEMPLATES = {
         "- `complete`: when everything was verified.\n"
         "- `ask \"question\"`: when only the person can decide; end the turn with the question then.\n"
         "- `cancel \"why\"`: when the build shall not go on.\n"
-        "- `status`, `resume`, `query`: where it stands.\n"
+        "- `worktree-create`, `worktree-merge`, `worktree-cleanup`: a git worktree of its own, where one is wanted.\n"
+        "- `status`, `report`, `resume`, `query`: where it stands.\n"
     ),
     "hooks/build-state.py": (
         "#!/usr/bin/env python3\n"
@@ -2352,6 +2353,8 @@ TEMPLATES = {
         "2. **Plan**: `BUILD transition planning`. Write `.instar/state/build/plan.md`: what must be true when it is done and\n"
         "   how each of that will be seen; the steps, small enough to be tested one by one; for each step its tests. For a\n"
         "   `LARGE` build also what can go wrong or be abused, each with the test that shows it does not.\n"
+        "   In a git repository, `BUILD worktree-create` gives the build a checkout and a branch of its own: work there then,\n"
+        "   commit there, and after verifying `BUILD worktree-merge` and `BUILD worktree-cleanup` bring it home.\n"
         "3. **Execute**: `BUILD transition executing --evidence \"plan.md has N steps\"`. For each step: its code, its tests, the\n"
         "   whole suite, a commit; then `BUILD step-complete N \"what was done\" TESTS PASSING` with the numbers you saw.\n"
         "4. **Verify**: `BUILD transition verifying --evidence \"what the suite said\"`. Look at the work as somebody who did not\n"
@@ -2391,11 +2394,11 @@ TEMPLATES = {
         "  \"skills/build/SKILL.md\": {\n"
         "    \"installedPath\": \".claude/skills/build/SKILL.md\",\n"
         "    \"mode\": \"0644\",\n"
-        "    \"contentHash\": \"b27df317ea5349de9ae7937f701d8a00abfc807e14d45f5a83e609812d9db608\",\n"
+        "    \"contentHash\": \"f8439e298ddcac5e402b071cedf72e07e69ef0a5525c96b93a81367c0d27f83a\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"documents/agents-build.md\": {\n"
-        "    \"contentHash\": \"b40c9d27a03bb349396be223c611176cc42e9afb15362837cc2015db287f8d6d\",\n"
+        "    \"contentHash\": \"21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103\",\n"
         "    \"shippedHashes\": []\n"
         "  }\n"
         "}\n"
@@ -2403,10 +2406,10 @@ TEMPLATES = {
 }
 
 SHA256 = {
-    "documents/agents-build.md": "b40c9d27a03bb349396be223c611176cc42e9afb15362837cc2015db287f8d6d",
+    "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
     "hooks/build-state.py": "f7d96e533d3bd40fedb9703c6f4feacbe6bee0c7e2c791f48448e91661ea961a",
     "hooks/build-stop-hook.py": "393498bbd6c4e0d9b7a9d9130e7c8ccde4518813c8dd76e94991a86967d4e223",
     "hooks/run": "2e75600cc188f83bcaf9c0a185445e7db35ca544abb84987d7da879b12e420d9",
-    "skills/build/SKILL.md": "b27df317ea5349de9ae7937f701d8a00abfc807e14d45f5a83e609812d9db608",
-    "manifest.json": "b0434d463207de7468b0f9365c2acb39f1f1b8024078e1310c1f28c689866c1d",
+    "skills/build/SKILL.md": "f8439e298ddcac5e402b071cedf72e07e69ef0a5525c96b93a81367c0d27f83a",
+    "manifest.json": "9b54835ebb666c0f37b8f1d8919a0ab71ab42990cce43511fae06515194ad4e8",
 }
