@@ -24,6 +24,7 @@ class Change:
     after: Content | None
     why: str
     is_users: bool = False  # the user edits it, too: copied before it is changed
+    is_first: bool = False  # nothing of ours is in it yet: as it was seen is how it is given back on uninstall
 
     @property
     def verb(self) -> str:

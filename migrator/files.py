@@ -1,17 +1,20 @@
 """The files of a project as they are and as they shall be, and the only code that writes them.
 
 A change is written atomically: a temporary file in the same folder, flushed, then renamed over the old one; through
-a symbolic link, to the file it leads to. All changes of a plan are written, or none: before the first write every
-file is checked to be still what the plan saw, and when a write fails, what was written is put back.
+a symbolic link, to the file it leads to. All changes of a plan are written, or none: before the first rename every
+file is checked to be still what the plan saw, and all that is new is on disk; when a step fails after that, what was
+renamed is put back.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
-import time
 from contextlib import ExitStack, suppress
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -26,7 +29,11 @@ BACKUPS_KEPT = 10
 
 
 class ApplyError(InstarError):
-    """Nothing was changed, or everything was put back; the text says why."""
+    """Nothing was changed, or everything was put back, as far as the text does not name a file; it says why."""
+
+
+class ChangedError(ApplyError):
+    """A file is not what the plan saw any more; nothing was changed."""
 
 
 def look(root: Path, path: str, *, is_link: bool = False) -> Content | None:
@@ -35,21 +42,21 @@ def look(root: Path, path: str, *, is_link: bool = False) -> Content | None:
     try:
         if is_link:
             return Content(os.fsencode(place.readlink()), is_link=True)
-        with place.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InstarError(f"{path} is no regular file; move it away and run instar-migrate again")
-            return Content(file.read(), stat.S_IMODE(status.st_mode))
+        mode = place.stat().st_mode
+        if not stat.S_ISREG(mode):  # asked before it is opened, which for a pipe would wait for ever
+            raise InstarError(f"{path} is no regular file; move it away and run instar-migrate again")
+        return Content(place.read_bytes(), stat.S_IMODE(mode))
     except FileNotFoundError:
-        if place.is_symlink():
-            raise InstarError(f"{path} is a link to nothing; mend or remove it") from None
+        for each in (place, *place.parents):
+            if each.is_symlink() and not each.exists():
+                raise InstarError(f"{each.relative_to(root)} is a link to nothing; mend or remove it") from None
         return None
     except OSError as error:
         raise InstarError(f"cannot read {path}: {error.strerror}; left as it is") from error
 
 
 def pristine(root: Path, path: str) -> tuple[bool, bytes | None]:
-    """Return whether it is known what `path` was before the first installation, and its bytes, if it was there."""
+    """Return whether it is known what `path` was before we came, and its bytes, if it was there."""
     copy = root / PRISTINE / path
     if copy.is_file():
         return True, copy.read_bytes()
@@ -61,10 +68,8 @@ def apply(root: Path, changes: list[Change]) -> None:
     inside = root / ".instar"
     try:
         inside.mkdir(exist_ok=True)
-        ignore = inside / ".gitignore"
-        if not ignore.is_symlink() and not ignore.exists():  # before any other file, so that git sees none of them
-            _write(ignore, Content(b"*\n"))
-        (inside / "state").mkdir(exist_ok=True)
+        for name in ("state", "logs"):  # the launcher writes what a hook dies of into `logs`, if it is there
+            (inside / name).mkdir(exist_ok=True)
         with FileLock(inside / "state" / "migrate.lock", timeout=LOCK_S):
             _apply_locked(root, changes)
     except Timeout as error:
@@ -75,23 +80,33 @@ def apply(root: Path, changes: list[Change]) -> None:
 
 
 def _apply_locked(root: Path, changes: list[Change]) -> None:
-    for change in changes:
-        if look(root, change.path, is_link=_is_link(change)) not in (change.before, change.after):
-            raise ApplyError(f"{change.path} changed while the migration was planned; nothing was written, try again")
+    ignore = root / ".instar" / ".gitignore"
+    if not ignore.is_symlink() and not ignore.exists():  # before any other file, so that git sees none of them
+        _write(ignore, Content(b"*\n"))
+    changes = [change for change in changes if _is_due(root, change)]
     _keep_copies(root, [change for change in changes if change.is_users])
     with ExitStack() as undo:
         for change in changes:
             _make_parents(root, change, undo)
-            _write(root / change.path, change.after)
-            undo.callback(_write, root / change.path, change.before)
+        for folder in {_target(root / change.path, change.after).parent for change in changes}:
+            _sweep(folder)
+        staged = [_stage(root / change.path, change.after, undo) for change in changes]
+        for change, each in zip(changes, staged, strict=True):
+            each.finish()
+            undo.callback(_put_back, root, change)
         undo.pop_all()
     for change in changes:
         if change.after is None:
             _remove_empty_parents(root, change.path)
 
 
-def _is_link(change: Change) -> bool:
-    return any(content is not None and content.is_link for content in (change.before, change.after))
+def _is_due(root: Path, change: Change) -> bool:
+    """Say whether a change is still to be made. Raise `ChangedError` when what it starts from is gone."""
+    is_link = any(content is not None and content.is_link for content in (change.before, change.after))
+    now = look(root, change.path, is_link=is_link)
+    if now not in (change.before, change.after):
+        raise ChangedError(f"{change.path} changed while the migration was planned; nothing was written, try again")
+    return now != change.after
 
 
 def _make_parents(root: Path, change: Change, undo: ExitStack) -> None:
@@ -118,26 +133,63 @@ def _remove_empty_parents(root: Path, path: str) -> None:
         _remove_folder(folder)
 
 
-def _write(place: Path, content: Content | None) -> None:
-    """Make `place` what `content` says, atomically; files are written through links that are the user's."""
-    if content is None:
-        place.unlink(missing_ok=True)
-        return
-    target = place if content.is_link else place.resolve()
-    _sweep(target.parent)
-    temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
+def _put_back(root: Path, change: Change) -> None:
     try:
-        if content.is_link:
-            temporary.symlink_to(os.fsdecode(content.data))
+        _write(root / change.path, change.before)
+    except OSError as error:
+        message = f"{change.path} was changed and could not be put back: {error.strerror}"
+        raise ApplyError(f"{message}; mend that and run instar-migrate again") from error
+
+
+class _Staged(NamedTuple):
+    """What shall stand at `target`, on disk beside it; without a temporary file, nothing shall."""
+
+    target: Path
+    temporary: Path | None
+
+    def finish(self) -> None:
+        if self.temporary is None:
+            self.target.unlink(missing_ok=True)
         else:
-            with temporary.open("xb") as file:
-                os.fchmod(file.fileno(), content.mode)
-                file.write(content.data)
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+            self.temporary.replace(self.target)
+
+
+def _write(place: Path, content: Content | None) -> None:
+    """Make `place` what `content` says, atomically."""
+    _sweep(_target(place, content).parent)
+    with ExitStack() as undo:
+        _stage(place, content, undo).finish()
+
+
+def _stage(place: Path, content: Content | None, undo: ExitStack) -> _Staged:
+    """Write `content` to a temporary file, which is removed by `undo` if it is still there."""
+    target = _target(place, content)
+    if content is None:
+        return _Staged(target, None)
+    temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
+    undo.callback(temporary.unlink, missing_ok=True)
+    if content.is_link:
+        temporary.symlink_to(os.fsdecode(content.data))
+        return _Staged(target, temporary)
+    with temporary.open("xb") as file:
+        _keep_owner(file.fileno(), target)
+        os.fchmod(file.fileno(), content.mode)
+        file.write(content.data)
+        file.flush()
+        os.fsync(file.fileno())
+    return _Staged(target, temporary)
+
+
+def _target(place: Path, content: Content | None) -> Path:
+    """Return what is replaced: a file through links that are the user's, a link or what is removed in its place."""
+    return place if content is None or content.is_link else place.resolve()
+
+
+def _keep_owner(fd: int, target: Path) -> None:
+    """Give a new file to whom the old one belongs, as far as the system lets us; it matters below sudo."""
+    with suppress(FileNotFoundError, PermissionError):
+        status = target.stat()
+        os.fchown(fd, status.st_uid, status.st_gid)
 
 
 def _sweep(folder: Path) -> None:
@@ -147,23 +199,24 @@ def _sweep(folder: Path) -> None:
 
 
 def _keep_copies(root: Path, changes: list[Change]) -> None:
-    """Copy the user's files: as they are now, and once for all as they were before the first installation."""
-    run = root / ".instar" / "backups" / time.strftime("migrate-%Y%m%dT%H%M%SZ", time.gmtime())
+    """Copy the user's files: as they are now, and where we come to one for the first time, for the uninstallation."""
+    run = root / ".instar" / "backups" / datetime.now(timezone.utc).strftime("migrate-%Y%m%dT%H%M%S.%fZ")
     for change in changes:
         _keep_pristine(root, change)
         if change.before is not None:
             _copy(run / change.path, change.before.data)
-    older = sorted(run.parent.glob("migrate-*"))[:-BACKUPS_KEPT]
-    for folder in older:
-        _remove_tree(folder)
+    for folder in sorted(run.parent.glob("migrate-*"))[:-BACKUPS_KEPT]:
+        shutil.rmtree(folder)
 
 
 def _keep_pristine(root: Path, change: Change) -> None:
-    if change.after is None or pristine(root, change.path)[0]:
+    if not change.is_first:
         return
+    copy = root / PRISTINE / change.path
     if change.before is not None:
-        _copy(root / PRISTINE / change.path, change.before.data)
+        _copy(copy, change.before.data)
         return
+    copy.unlink(missing_ok=True)  # of an installation before this one
     for place in (Path(change.path), *Path(change.path).parents):
         if place.name and not (root / place).exists():
             marker = root / PRISTINE / place
@@ -174,12 +227,3 @@ def _copy(place: Path, data: bytes) -> None:
     """Write a copy that only its owner can read: a settings file may hold a secret."""
     place.parent.mkdir(parents=True, exist_ok=True)
     _write(place, Content(data, 0o600))
-
-
-def _remove_tree(folder: Path) -> None:
-    for place in sorted(folder.rglob("*"), reverse=True):
-        if place.is_dir() and not place.is_symlink():
-            place.rmdir()
-        else:
-            place.unlink()
-    folder.rmdir()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from instar.errors import InstarError
 from migrator.changes import Change, Note
 from migrator.project import Project
 from migrator.steps import block_cap, client_hooks, documents, hook_files, record, skill
@@ -44,6 +45,14 @@ class Plan:
 
 def plan(project: Project, steps: tuple[Step, ...] = INSTALL) -> Plan:
     """Read the project and return what `steps` would do. Nothing is written."""
-    found = [each for step in steps for each in step(project)]
+    found = [each for step in steps for each in _found_by(step, project)]
     changes = [each for each in found if isinstance(each, Change)]
     return Plan(changes, [each for each in found if isinstance(each, Note)])
+
+
+def _found_by(step: Step, project: Project) -> Iterator[Change | Note]:
+    """Yield what a step would do, and an error where it cannot: the others go on."""
+    try:
+        yield from step(project)
+    except InstarError as error:
+        yield Note("error", str(error))

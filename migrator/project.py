@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,38 @@ def open_project(folder: str | None, clients: tuple[Client, ...]) -> Project:
     root = main_checkout(Path(folder).resolve()) if folder else find_root(Path.cwd())
     if root == Path.home().resolve() or root == Path(root.anchor):
         raise InstarError(f"{root} is no project: go into one, or name it with --project")
+    if leads_out(root, ".instar"):
+        raise InstarError(f"{root / '.instar'} leads out of the project; remove that link and run instar-migrate again")
     record = read(root)
-    remembered = tuple(client for client in CLIENTS if client in record.get("clients", CLIENTS))
-    return Project(root, clients or remembered or CLIENTS, record)
+    return Project(root, clients or _remembered(record) or CLIENTS, record)
+
+
+def _remembered(record: dict[str, Any]) -> tuple[Client, ...]:
+    clients = record.get("clients")
+    return tuple(client for client in CLIENTS if isinstance(clients, list) and client in clients)
+
+
+def leads_out(root: Path, path: str) -> bool:
+    """Say whether a path of the project ends, by a symbolic link, outside of it."""
+    return not Path(os.path.realpath(root / path)).is_relative_to(root)  # `resolve` raises for a link to itself
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder upwards that is installed already, else the repository's top, else `start`."""
+    """Return the nearest folder upwards that is installed already, else the repository's top, else `start`.
+
+    A folder with a `.git` folder ends the search, as it does for the registered command. One with a `.git` file is a
+    top as well (a submodule, a worktree of a bare repository), but may belong to a project that is installed above.
+    """
+    top = None
     for folder in (start, *start.parents):
         checkout = main_checkout(folder)
-        if (checkout / ".instar" / "hooks").is_dir() or (checkout / ".git").is_dir():
+        if (checkout / ".instar" / "hooks").is_dir():
             return checkout
-    return start
+        if top is None and (checkout / ".git").exists():
+            top = checkout
+        if (checkout / ".git").is_dir():
+            break
+    return top or start
 
 
 def main_checkout(folder: Path) -> Path:
@@ -50,4 +71,4 @@ def main_checkout(folder: Path) -> Path:
         return folder
     git_folder = (folder / line.removeprefix("gitdir: ").rstrip("\n")).resolve()
     is_linked = git_folder.parent.name == "worktrees" and git_folder.parent.parent.name == ".git"
-    return git_folder.parents[2] if is_linked else folder
+    return git_folder.parents[2] if is_linked and git_folder.is_dir() else folder

@@ -13,8 +13,9 @@ RECORD: Final = ".instar/state/py-migrated-version.json"  # the peer keeps its o
 
 def read(root: Path) -> dict[str, Any]:
     """Return what was remembered; nothing where it cannot be read."""
+    place = root / RECORD
     try:
-        record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -13,7 +13,7 @@ from migrator.registration import SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from migrator.changes import Change, Content
+    from migrator.changes import Change, Content, Note
     from migrator.codex_status import CodexStatus
     from migrator.plan import Plan
     from migrator.project import Project
@@ -23,17 +23,22 @@ _COLOURS = {"create": "green", "update": "yellow", "remove": "red"}
 
 def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
     """Yield the changes and notes, a line each, and what they come to."""
-    yield f"project {project.root}"
+    yield f"project {click.format_filename(project.root)}"
     for change in plan.changes:
         yield f"  {click.style(f'{change.verb:<7}', fg=_COLOURS[change.verb])} {change.path}  ({change.why})"
     for note in plan.notes:
-        yield f"  {click.style(f'{note.level:<7}', fg='red' if note.level == 'error' else 'yellow')} {note.text}"
+        yield note_line(note)
     count = len(plan.changes)
     things = "1 path" if count == 1 else f"{count} paths"
     if not count:
         yield "nothing to do"
     else:
         yield f"{things} changed" if is_done else f"{things} would change; nothing was written"
+
+
+def note_line(note: Note) -> str:
+    """Return a note as a line for people."""
+    return f"  {click.style(f'{note.level:<7}', fg='red' if note.level == 'error' else 'yellow')} {note.text}"
 
 
 def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from instar.errors import InstarError
 from migrator.changes import Change, Note
-from migrator.files import look
+from migrator.files import look, pristine
 from migrator.json_spans import MISSING, JsonTextError, delete, get, parse, put
-from migrator.steps.user_files import edited, restored
+from migrator.registration import SETTINGS
+from migrator.steps.user_files import Part, edited, restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,16 +33,17 @@ def install(project: Project) -> Iterator[Change | Note]:
     if "claude" not in project.clients:
         yield from uninstall(project)
         return
-    for path, value in _set_by_others(project):
-        if not value.isdigit() or 0 < int(value) < int(CAP):
-            yield Note("warning", f"{VARIABLE} is {value} in {path}: Claude Code ends a held turn after so many blocks")
+    for place, value in _found(project):
+        if not value.isdecimal() or 0 < int(value) < int(CAP):
+            yield Note("warning", f"{VARIABLE} is {value!r} in {place}: Claude Code may end a turn that a build holds")
         return
-    yield from edited(project, LOCAL, set_cap, "let Claude Code hold the largest build 10 times")
+    yield from edited(project, PART, "let Claude Code hold the largest build 10 times")
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
-    """Take the cap out, if it is ours."""
-    return restored(project, LOCAL, set_cap, remove_cap, "take our block cap out")
+    """Take the cap out, if it is ours: it is not where we never changed the file."""
+    if pristine(project.root, LOCAL)[0]:
+        yield from restored(project, PART, "take our block cap out")
 
 
 def set_cap(text: str | None) -> str:
@@ -52,17 +54,22 @@ def set_cap(text: str | None) -> str:
 
 def remove_cap(text: str, at_first: str | None) -> str | None:
     """Return the settings without our cap, and without what is empty now and was not there at first."""
-    if get(text, _WHERE) == CAP and (at_first is None or get(at_first, _WHERE) is MISSING):
-        text = delete(text, _WHERE)
-    if get(text, ("env",)) == {} and (at_first is None or get(at_first, ("env",)) is MISSING):
-        text = delete(text, ("env",))
+    first = "{}" if at_first is None else at_first
+    if get(text, _WHERE) != CAP or get(first, _WHERE) is not MISSING:
+        return text
+    text = delete(text, _WHERE)
+    if get(text, _WHERE[:1]) == {} and get(first, _WHERE[:1]) is MISSING:
+        text = delete(text, _WHERE[:1])
     return None if at_first is None and parse(text) == {} else text
 
 
-def _set_by_others(project: Project) -> Iterator[tuple[str, str]]:
-    """Yield the settings that set the cap: the project's shared ones, and the user's own."""
+PART: Final = Part(LOCAL, set_cap, remove_cap)
+
+
+def _found(project: Project) -> Iterator[tuple[str, str]]:
+    """Yield each place that sets the cap, the strongest first: the project's settings, and the user's own."""
     home = os.environ.get("CLAUDE_CONFIG_DIR") or str(Path.home() / ".claude")
-    for root, path in ((project.root, ".claude/settings.json"), (Path(home), "settings.json")):
+    for root, path in ((project.root, LOCAL), (project.root, SETTINGS["claude"]), (Path(home), "settings.json")):
         try:
             found = look(root, path)
             value = get(found.data.decode(), _WHERE) if found else MISSING

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from migrator.json_spans import MISSING, JsonTextError, append, delete, get, parse, put
+from migrator.json_spans import MISSING, append, delete, get, parse, put
 from migrator.registration import CLIENTS, EVENTS, SETTINGS, Client, handlers, role_of
-from migrator.steps.user_files import edited, restored
+from migrator.steps.user_files import Part, edited, restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,20 +29,19 @@ def install(project: Project) -> Iterator[Change | Note]:
     """Register with the chosen clients, and with no other."""
     for client in CLIENTS:
         if client in project.clients:
-            yield from edited(project, SETTINGS[client], partial(register, client=client), "register the hooks")
+            yield from edited(project, _part(client), "register the hooks")
         else:
-            yield from _restored(project, client)
+            yield from restored(project, _part(client), "take our hooks out")
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Take our registrations out."""
     for client in CLIENTS:
-        yield from _restored(project, client)
+        yield from restored(project, _part(client), "take our hooks out")
 
 
-def _restored(project: Project, client: Client) -> Iterator[Change | Note]:
-    edit = partial(register, client=client)
-    return restored(project, SETTINGS[client], edit, unregister, "take our hooks out")
+def _part(client: Client) -> Part:
+    return Part(SETTINGS[client], partial(register, client=client), unregister)
 
 
 def register(text: str | None, client: Client) -> str:
@@ -55,31 +54,42 @@ def register(text: str | None, client: Client) -> str:
 
 def _register_event(text: str, client: Client, event: str) -> str:
     wanted = handlers(client, event)
-    first = {found.role: found for found in reversed(_ours(text, event))}
-    for found in reversed(_ours(text, event)):
-        where = ("hooks", event, found.group, "hooks", found.position)
-        if found != first[found.role] or found.role not in wanted:
-            text = _drop(text, event, found)
-        elif any(found.entry.get(key) != value for key, value in wanted[found.role].items()):
-            text = put(text, where, {**found.entry, **wanted[found.role]})
-    here = _ours(text, event)
-    missing = [entry for role, entry in wanted.items() if role not in {found.role for found in here}]
-    if missing and not here:
+    ours = _ours(text, event)
+    kept = {found.role: found for found in reversed(ours) if found.role in wanted}  # the first of each role
+    for found in reversed(ours):  # from the end, so that the positions before it stay true
+        is_kept = found is kept.get(found.role)
+        text = _correct(text, event, found, wanted[found.role]) if is_kept else _drop(text, event, found)
+    if ours and not wanted and get(text, ("hooks", event)) == []:
+        return delete(text, ("hooks", event))
+    missing = [entry for role, entry in wanted.items() if role not in kept]
+    if missing and not kept:
         return append(text, ("hooks", event), {"hooks": missing})
     for entry in missing:
-        text = append(text, ("hooks", event, here[0].group, "hooks"), entry)
+        text = append(text, ("hooks", event, _ours(text, event)[0].group, "hooks"), entry)
+    return text
+
+
+def _correct(text: str, event: str, found: Found, wanted: dict[str, Any]) -> str:
+    """Set what differs in a handler of ours; what else the user wrote into it stays."""
+    for key, value in wanted.items():
+        if found.entry.get(key) != value:
+            text = put(text, ("hooks", event, found.group, "hooks", found.position, key), value)
     return text
 
 
 def unregister(text: str, at_first: str | None) -> str | None:
     """Return the settings without our hooks, and without what is empty now and was not there at first."""
-    original = _parsed(at_first)
+    first = "{}" if at_first is None else at_first
+    with_ours = text
     for event in _events(text):
-        for found in reversed(_ours(text, event)):
+        ours = _ours(text, event)
+        for found in reversed(ours):
             text = _drop(text, event, found)
-        if get(text, ("hooks", event)) == [] and event not in _object(original, "hooks"):
+        if ours and get(text, ("hooks", event)) == [] and get(first, ("hooks", event)) is MISSING:
             text = delete(text, ("hooks", event))
-    if get(text, ("hooks",)) == {} and "hooks" not in original:
+    if text == with_ours:
+        return text
+    if get(text, ("hooks",)) == {} and get(first, ("hooks",)) is MISSING:
         text = delete(text, ("hooks",))
     return None if at_first is None and parse(text) == {} else text
 
@@ -94,13 +104,15 @@ def _drop(text: str, event: str, found: Found) -> str:
 def _ours(text: str, event: str) -> list[Found]:
     """Return our handlers at an event, in the order they stand."""
     groups = get(text, ("hooks", event))
-    if groups is MISSING:
-        return []
-    if not isinstance(groups, list):
-        raise JsonTextError(f'key "hooks.{event}" is no list')
+    if groups is not MISSING:
+        get(text, ("hooks", event, 0))  # raises where this is no list
+    return _ours_among(groups)
+
+
+def _ours_among(groups: object) -> list[Found]:
     return [
         Found(number, index, role, entry)
-        for number, group in enumerate(groups)
+        for number, group in enumerate(groups if isinstance(groups, list) else [])
         for index, entry in enumerate(_list(group, "hooks"))
         if (role := role_of(entry))
     ]
@@ -111,21 +123,7 @@ def _events(text: str) -> list[str]:
     hooks = get(text, ("hooks",))
     if not isinstance(hooks, dict):
         return list(EVENTS)
-    others = [event for event in hooks if event not in EVENTS and isinstance(hooks[event], list) and _ours(text, event)]
-    return [*EVENTS, *others]
-
-
-def _parsed(text: str | None) -> dict[str, Any]:
-    try:
-        value = parse(text) if text is not None else {}
-    except JsonTextError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _object(values: dict[str, Any], key: str) -> dict[str, Any]:
-    value = values.get(key)
-    return value if isinstance(value, dict) else {}
+    return [*EVENTS, *(event for event in hooks if event not in EVENTS and _ours_among(hooks[event]))]
 
 
 def _list(values: object, key: str) -> list[Any]:

@@ -6,14 +6,16 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from instar.errors import InstarError
+from migrator.changes import Note
+from migrator.files import look
 from migrator.shipped import is_shipped
 from migrator.shipped import text as template_text
-from migrator.steps.user_files import edited, restored
+from migrator.steps.user_files import Part, edited, restored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from migrator.changes import Change, Note
+    from migrator.changes import Change, Content
     from migrator.project import Project
 
 AGENTS: Final = "AGENTS.md"
@@ -30,28 +32,30 @@ def install(project: Project) -> Iterator[Change | Note]:
     if "codex" not in project.clients:
         yield from uninstall(project)
     elif (project.root / AGENTS).exists():
-        yield from edited(project, AGENTS, put_section, "how an agent works with a build")
+        found = list(edited(project, PART, "how an agent works with a build"))
+        yield from found
+        if not found and _is_edited(look(project.root, AGENTS)):
+            yield Note("skipped", f"kept your words on builds in {AGENTS}; delete that section to get ours")
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Yield the document without our section."""
-    return restored(project, AGENTS, put_section, lambda text, _: take_section(text), "take our section out")
+    return restored(project, PART, "take our section out")
 
 
 def put_section(text: str | None) -> str:
     """Return the document with our section, current; one that the user edited stays. Raise InstarError."""
     text = text or ""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    body = template_text(TEMPLATE).replace("\n", newline)
     found = _find(text)
+    newline = "\r\n" if "\r\n" in (found["body"] if found else text) else "\n"
+    body = template_text(TEMPLATE).replace("\n", newline)
     if found is None:
         gap = "" if not text else newline if text.endswith("\n") else newline * 2
         return f"{text}{gap}{BEGIN}{newline}{body}{END}{newline}"
-    is_ours = is_shipped(TEMPLATE, found["body"].replace("\r\n", "\n").encode())
-    return text[: found.start("body")] + body + text[found.end("body") :] if is_ours else text
+    return text[: found.start("body")] + body + text[found.end("body") :] if _is_ours(found) else text
 
 
-def take_section(text: str) -> str:
+def take_section(text: str, _at_first: str | None = None) -> str:
     """Return the document without our section, and without the empty line put before it."""
     found = _find(text)
     if found is None:
@@ -60,7 +64,20 @@ def take_section(text: str) -> str:
     return text[: found.start()] + kept_gap + text[found.end() :]
 
 
+PART: Final = Part(AGENTS, put_section, take_section)
+
+
 def _find(text: str) -> re.Match[str] | None:
-    if text.count(BEGIN) != text.count(END) or text.count(BEGIN) > 1:
+    found = _SECTION.search(text)
+    if (text.count(BEGIN), text.count(END)) != ((1, 1) if found else (0, 0)):
         raise InstarError(f"the marks {BEGIN} and {END} do not pair up")
-    return _SECTION.search(text)
+    return found
+
+
+def _is_ours(found: re.Match[str]) -> bool:
+    return is_shipped(TEMPLATE, found["body"].replace("\r\n", "\n").encode())
+
+
+def _is_edited(document: Content | None) -> bool:
+    found = _SECTION.search(document.data.decode(errors="replace")) if document else None
+    return found is not None and not _is_ours(found)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instar.errors import InstarError
 from migrator.changes import Change, Content, Note
 from migrator.files import look
-from migrator.manifest import HOOKS_FOLDER, INSTALLED
+from migrator.manifest import INSTALLED, Installed
+from migrator.project import Project, leads_out
 from migrator.shipped import is_shipped, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from migrator.project import Project
+    from pathlib import Path
 
 IGNORE = ".instar/.gitignore"
 PYTHON = ".instar/state/python"
@@ -24,22 +23,33 @@ PYTHON = ".instar/state/python"
 
 def install(project: Project) -> Iterator[Change | Note]:
     """Yield what is missing or differs; a file that no release of ours shipped is kept as a copy."""
-    if not (project.root / HOOKS_FOLDER).resolve().is_relative_to(project.root):
-        yield Note("error", f"{HOOKS_FOLDER} leads out of the project; nothing is installed through it")
-        return
-    if look(project.root, IGNORE) is None:
-        yield Change(IGNORE, None, Content(b"*\n"), "keep all of .instar out of git")
+    try:
+        if look(project.root, IGNORE) is None:
+            yield Change(IGNORE, None, Content(b"*\n"), "keep all of .instar out of git")
+    except InstarError as error:
+        yield Note("error", str(error))
     for item in INSTALLED:
         wanted = Content(text(item.template).encode(), item.mode)
         try:
-            found = look(project.root, item.path)
+            found = _look(project, item)
         except InstarError as error:
             yield Note("error", str(error))
             continue
         if found != wanted:
-            is_known = found is None or is_shipped(item.template, found.data)
+            is_known = _is_known(item, found)
             yield Change(item.path, found, wanted, _why(found, wanted, is_known=is_known), is_users=not is_known)
     yield from _python(project)
+
+
+def _look(project: Project, item: Installed) -> Content | None:
+    """Return what stands at the place of a file of ours. Raise InstarError for what is not ours to replace."""
+    if leads_out(project.root, item.path):
+        raise InstarError(f"{item.path} leads out of the project; remove the link and run instar-migrate again")
+    return look(project.root, item.path)
+
+
+def _is_known(item: Installed, found: Content | None) -> bool:
+    return found is None or is_shipped(item.template, found.data)
 
 
 def _why(found: Content | None, wanted: Content, *, is_known: bool) -> str:
@@ -66,13 +76,21 @@ def _python(project: Project) -> Iterator[Change | Note]:
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Yield the removal of our files; the state of builds and the user's own hooks stay."""
-    for path in (item.path for item in INSTALLED):
-        found = look(project.root, path)
+    for item in INSTALLED:
+        try:
+            found = _look(project, item)
+        except InstarError as error:
+            yield Note("error", str(error))
+            continue
         if found is not None:
-            yield Change(path, found, None, "ours")
+            yield Change(item.path, found, None, "ours", is_users=not _is_known(item, found))
     if (project.root / PYTHON).is_symlink():
         yield Change(PYTHON, look(project.root, PYTHON, is_link=True), None, "ours")
-    kept = [name for name in ("state/build", "backups", "logs") if (project.root / ".instar" / name).exists()]
+    kept = [name for name in ("state/build", "backups", "logs") if _holds_something(project.root / ".instar" / name)]
     if kept:
         listed = ", ".join(f".instar/{name}" for name in kept)
-        yield Note("skipped", f"kept {listed}: delete {Path('.instar')} yourself once you need none of it")
+        yield Note("skipped", f"kept {listed}: delete that yourself once you need it no more")
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from instar import __version__
-from instar.errors import InstarError
 from migrator.changes import Change, Content
 from migrator.files import look
 from migrator.record import RECORD
@@ -21,20 +20,13 @@ def install(project: Project, **learned: object) -> Iterator[Change]:
     """Yield the record where it differs; `learned` is remembered beside it."""
     record = {**project.record, "version": __version__, "clients": list(project.clients), **learned}
     wanted = Content((json.dumps(record, indent=2) + "\n").encode())
-    found = _look(project)
-    if found is None or (record != project.record):
+    found = look(project.root, RECORD)
+    if found is None or record != project.record:
         yield Change(RECORD, found, wanted, "what this migration did")
 
 
 def uninstall(project: Project) -> Iterator[Change]:
     """Yield the removal of the record."""
-    found = _look(project)
+    found = look(project.root, RECORD)
     if found is not None:
         yield Change(RECORD, found, None, "ours")
-
-
-def _look(project: Project) -> Content | None:
-    try:
-        return look(project.root, RECORD)
-    except InstarError:
-        return None

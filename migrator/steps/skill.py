@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from instar.errors import InstarError
 from migrator.changes import Change, Content, Note
 from migrator.files import look
 from migrator.manifest import SKILL
@@ -22,24 +21,16 @@ def install(project: Project) -> Iterator[Change | Note]:
         yield from uninstall(project)
         return
     wanted = Content(text(SKILL.template).encode(), SKILL.mode)
-    try:
-        found = look(project.root, SKILL.path)
-    except InstarError as error:
-        yield Note("error", str(error))
-        return
+    found = look(project.root, SKILL.path)
     if found is None or (found.data != wanted.data and is_shipped(SKILL.template, found.data)):
-        yield Change(SKILL.path, found, wanted, "the /build skill", is_users=True)
+        yield Change(SKILL.path, found, wanted, "the /build skill", is_users=True, is_first=found is None)
     elif found.data != wanted.data:
         yield Note("skipped", f"kept your {SKILL.path}; delete it and run instar-migrate to get ours")
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Yield the removal of the skill, unless somebody edited it."""
-    try:
-        found = look(project.root, SKILL.path)
-    except InstarError as error:
-        yield Note("error", str(error))
-        return
+    found = look(project.root, SKILL.path)
     if found is not None and is_shipped(SKILL.template, found.data):
         yield Change(SKILL.path, found, None, "ours", is_users=True)
     elif found is not None and project.record:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from instar.errors import InstarError
 from migrator.changes import Change, Content, Note
@@ -11,57 +11,89 @@ from migrator.files import look, pristine
 from migrator.json_spans import JsonTextError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from migrator.project import Project
 
-Edit = Callable[[str | None], str]  # from the text as it is (None: no file) to the text with our part in it
-Undo = Callable[[str, str | None], str | None]  # from the text as it is and was at first, to it without our part
+OUR_NAME: Final = b"instar"  # in everything of ours but the block cap
 
 
-def edited(project: Project, path: str, edit: Edit, why: str) -> Iterator[Change | Note]:
+class Part(NamedTuple):
+    """Our part in a file of the user's: how it is put into the text, and how it is taken out again."""
+
+    path: str
+    put: Callable[[str | None], str]  # from the text as it is (None: no file) to the text with our part in it
+    take: Callable[[str, str | None], str | None]  # from the text as it is and was at first, to it without our part
+
+
+def edited(project: Project, part: Part, why: str) -> Iterator[Change | Note]:
     """Yield the change that puts our part into a file; a note where the file cannot be edited."""
     try:
-        before = look(project.root, path)
-        text = None if before is None else _decoded(before)
-        after = edit(text)
+        before = look(project.root, part.path)
+        text = None if before is None else _decoded(before.data)
+        after = part.put(text)
+        is_first = after != text and (text is None or part.take(text, text) == text)
     except (InstarError, JsonTextError) as error:
-        yield Note("error", f"cannot edit {path}: {error}; it is left as it is")
+        yield _left(part, error)
         return
     if after != text:
-        mode = 0o644 if before is None else before.mode
-        yield Change(path, before, Content(after.encode(), mode), why, is_users=True)
+        mode = _new_mode() if before is None else before.mode
+        yield Change(part.path, before, Content(after.encode(), mode), why, is_users=True, is_first=is_first)
 
 
-def restored(project: Project, path: str, edit: Edit, undo: Undo, why: str) -> Iterator[Change | Note]:
+def _new_mode() -> int:
+    """Return the mode that the person wants new files to have: into these, secrets may be written later."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def restored(project: Project, part: Part, why: str) -> Iterator[Change | Note]:
     """Yield the change that takes our part out again.
 
-    A file that nobody edited since becomes what it was before the first installation, to the byte; an edited one loses
-    our part only.
+    A file that nobody edited since becomes what it was before our part came in, to the byte; an edited one loses our
+    part only. One that we never changed and that does not name us is none of our business, broken or not.
     """
+    known, original = pristine(project.root, part.path)
     try:
-        before = look(project.root, path)
+        before = _look_for_ours(project, part, known=known)
         if before is None:
             return
-        text = _decoded(before)
-        known, original = pristine(project.root, path)
-        at_first = None if original is None else original.decode()
-        after = at_first if known and _is_untouched(text, at_first, edit) else undo(text, at_first)
-    except (InstarError, JsonTextError, UnicodeDecodeError) as error:
-        yield Note("error", f"cannot edit {path}: {error}; it is left as it is")
+        text = _decoded(before.data)
+        at_first = None if original is None else _decoded(original)
+        after = at_first if known and _is_untouched(text, at_first, part) else part.take(text, at_first)
+    except (InstarError, JsonTextError) as error:
+        yield _left(part, error)
         return
     if after != text:
         content = None if after is None else Content(after.encode(), before.mode)
-        yield Change(path, before, content, why, is_users=True)
+        yield Change(part.path, before, content, why, is_users=True)
 
 
-def _is_untouched(text: str, at_first: str | None, edit: Edit) -> bool:
+def _look_for_ours(project: Project, part: Part, *, known: bool) -> Content | None:
     try:
-        return edit(at_first) == text
-    except (InstarError, JsonTextError):  # it could not be edited at first, and was mended since
+        found = look(project.root, part.path)
+    except InstarError:
+        if known:
+            raise
+        return None
+    return found if found and (known or OUR_NAME in found.data) else None
+
+
+def _is_untouched(text: str, at_first: str | None, part: Part) -> bool:
+    try:
+        return part.put(at_first) == text
+    except (InstarError, JsonTextError):  # of another release, which could edit what this one cannot
         return False
 
 
-def _decoded(content: Content) -> str:
+def _decoded(data: bytes) -> str:
     try:
-        return content.data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise InstarError(f"byte {error.start} is not UTF-8") from error
+
+
+def _left(part: Part, error: Exception) -> Note:
+    advice = "it is left as it is: mend it and run instar-migrate again"
+    return Note("error", f"cannot edit {part.path}: {error}; {advice}")

@@ -1212,55 +1212,114 @@ def owner(stamp):
 
 
 GIT_SECONDS = 60
+MERCY_SECONDS = 5  # to take its locks and halves away
+SETTINGS = ("-c", "merge.autoStash=false")  # which would take what is staged out of the index
+OF_THE_PERSON = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_")
+SAID_AT_MOST = 2000
 
 
 class Git:
-    def __init__(self, folder):
+    def __init__(self, folder, *, is_top = False):
         self.folder = folder
         # A caller inside a git hook has GIT_DIR and its like set, which would lead git to another repository.
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        self.environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GIT_") or name.startswith(OF_THE_PERSON)
+        }
         self.environ.update(LC_ALL="C", GIT_TERMINAL_PROMPT="0")
+        if is_top:
+            self.environ["GIT_CEILING_DIRECTORIES"] = os.path.dirname(folder)
 
     def run(self, *arguments):
         import subprocess
+        import tempfile
 
-        try:
-            return subprocess.run(
-                ["git", *arguments],
-                cwd=self.folder,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=GIT_SECONDS,
-                check=False,
-                encoding="utf-8",
-                errors="surrogateescape",
-            )
-        except FileNotFoundError as error:
-            raise Refusal("not_git", "git is not on PATH", "install it, or put it there") from error
-        except subprocess.TimeoutExpired as error:
-            text = f"git {arguments[0]} did not end within {GIT_SECONDS} s"
-            raise Refusal("worktree_failed", text, "see what keeps it, then try again") from error
+        # Files, not pipes: what a hook of git's leaves running would hold a pipe open long after git has ended.
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            try:
+                process = subprocess.Popen(
+                    ["git", *SETTINGS, *arguments],
+                    cwd=self.folder,
+                    env=self.environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                text = f"git cannot be run in {self.folder}: {error.strerror}: {error.filename}"
+                raise Refusal("not_git", text, "install git, or put it on PATH") from error
+            except ValueError as error:
+                hint = "mend what names it, in the build state or on the command line"
+                raise Refusal("worktree_failed", f"git {arguments[0]} cannot be told: {error}", hint) from error
+            try:
+                status = process.wait(GIT_SECONDS)
+            except subprocess.TimeoutExpired as error:
+                text = f"git {arguments[0]} did not end within {GIT_SECONDS} s"
+                raise Refusal("worktree_failed", text, "see what keeps it, then try again") from error
+            finally:
+                end(process)
+            return subprocess.CompletedProcess(process.args, status, content(stdout), content(stderr))
 
     def says(self, *arguments):
         done = self.run(*arguments)
-        return str(done.stdout).strip() if done.returncode == 0 else ""
+        return str(done.stdout).rstrip("\n") if done.returncode == 0 else ""
 
     def agrees(self, *arguments):
         return bool(self.run(*arguments).returncode == 0)
 
-    def do(self, *arguments):
+    def do(self, *arguments, hint = "mend what git names, then try again"):
         done = self.run(*arguments)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise Refusal("worktree_failed", f"git {arguments[0]} failed: {said[:2000]}", stderr=said[:2000])
+            said = (done.stderr or done.stdout).strip()[:SAID_AT_MOST]
+            raise Refusal("worktree_failed", f"git {arguments[0]} failed: {said}", hint, stderr=said)
+        return str(done.stdout)
+
+    def trouble(self, *arguments):
+        try:
+            self.do(*arguments)
+        except Refusal as refusal:
+            return refusal
+        return None
 
     def branch(self):
-        return self.says("symbolic-ref", "--quiet", "--short", "HEAD")
+        # Not --short, which lengthens the name again where a tag has the same.
+        return self.says("symbolic-ref", "--quiet", "HEAD").replace("refs/heads/", "", 1)
+
+    def has_branch(self, name):
+        return self.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{name}")
+
+    def has_commits_of(self, one, other = "HEAD"):
+        return self.agrees("merge-base", "--is-ancestor", one, other)
+
+    def is_merging(self):
+        return self.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD")
 
     def changed(self):
-        fields = self.run("status", "--porcelain", "-z", "--untracked-files=all").stdout.split("\0")
-        return [field[3:] for field in fields if len(field) > 3]  # noqa: PLR2004 - two letters and a blank stand first
+        fields = self.do("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").split("\0")
+        return [field[3:] for field in fields if field]  # two letters and a blank stand first
+
+    def differing(self, *what):
+        return [name for name in self.do("diff", "--name-only", "--no-renames", "-z", *what).split("\0") if name]
+
+
+def end(process):
+    import signal
+    import subprocess
+
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(MERCY_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def content(file):
+    file.seek(0)
+    return str(file.read().decode("utf-8", "surrogateescape"))
 
 
 FOLDER = ".instar/worktrees"
@@ -1272,17 +1331,15 @@ def worktree_create(build, options):
     with Turn(build):
         state = running(build)
         check_none(state)
-        git = Git(build.root)
-        source = source_of(git, build.root)
+        git = repository(build.root)
+        source = source_of(git)
         branch = options.branch or default_branch(state)
-        if not git.agrees("check-ref-format", "--branch", branch):
+        # git spells out what stands for a branch, like @{-1}: that is no name either.
+        if git.says("check-ref-format", "--branch", branch) != branch:
             raise Refusal("worktree_failed", f"{branch} is no name for a branch", "name one with --branch")
-        is_reused = has_branch(git, branch)
-        path = left_behind(git, build.root, branch) or free_path(build.root, branch)
-        if not os.path.exists(os.path.join(build.root, path)):
-            make_folder(build.root, os.path.join(build.root, FOLDER))
-            made = ("--", path, branch) if is_reused else ("-b", branch, "--", path, source)
-            git.do("worktree", "add", *made)
+        is_reused = git.has_branch(branch)
+        place = left_behind(git, branch)
+        path, warned = (place, {}) if place else made(git, branch, is_reused=is_reused)
         record(build, {"path": path, "branch": branch, "sourceBranch": source, "createdAt": now_iso()})
     return {
         "status": "worktree_created",
@@ -1290,6 +1347,7 @@ def worktree_create(build, options):
         "branch": branch,
         "sourceBranch": source,
         **({"branchReused": True} if is_reused else {}),
+        **warned,
         "instruction": f"cd {shell_word(os.path.join(build.root, path))}",
     }
 
@@ -1297,33 +1355,41 @@ def worktree_create(build, options):
 def worktree_merge(build, options):
     with Turn(build):
         tree = Tree(build)
-        tree.check_branches()
+        git = repository(build.root)
         tree.check_clean()
-        git, branch = Git(build.root), tree.branch
-        if git.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD"):
+        tree.check_branches(git)
+        if git.is_merging():
             raise Refusal("worktree_failed", f"a merge is under way in {build.root}", "finish or abort it first")
-        if git.agrees("merge-base", "--is-ancestor", branch, "HEAD"):
-            return {"status": "merged", "branch": branch, "into": tree.source, "alreadyMerged": True}
-        done = git.run("merge", "--no-ff", "--no-edit", "-m", f"Merge {branch}", f"refs/heads/{branch}")
-        if done.returncode:
-            raise merge_failed(git, tree, (done.stderr or done.stdout).strip(), keep=options.keep_conflict)
+        answer = {"status": "merged", "branch": tree.branch, "into": tree.source}
+        if git.has_commits_of(tree.ref):
+            return {**answer, "alreadyMerged": True}
+        check_way(git, tree)
+        # What the branch's `mergeOptions` may ask for would leave the merge without a commit.
+        whole = ("--no-ff", "--no-squash", "--commit", "--no-edit")
+        trouble = git.trouble("merge", *whole, "-m", f"Merge {tree.branch}", tree.ref)
+        if trouble and not git.has_commits_of(tree.ref):
+            raise merge_failed(git, tree, trouble, keep=options.keep_conflict)
         with Lock(build, LOCK_SECONDS):
-            build.audit("worktree.merged", branch=branch, into=tree.source)
-    return {"status": "merged", "branch": branch, "into": tree.source, "commit": git.says("rev-parse", "HEAD")}
+            build.audit("worktree.merged", branch=tree.branch, into=tree.source)
+    warned = {"warnings": [str(trouble)]} if trouble else {}
+    return {**answer, "commit": git.says("rev-parse", "HEAD"), **warned}
 
 
 def worktree_cleanup(build, options):
     with Turn(build):
         tree = Tree(build)
+        git = repository(build.root)
         if not options.force:
             tree.check_clean()
-        git = Git(build.root)
-        if os.path.isdir(tree.folder):
-            git.do("worktree", "remove", *(("--force",) if options.force else ()), "--", tree.path)
-        git.run("worktree", "prune")
-        if git.agrees("merge-base", "--is-ancestor", f"refs/heads/{tree.branch}", tree.source):
+            tree.check_reachable()
+        if tree.is_there:
+            forced = ("--force",) if options.force else ()
+            hint = f"mend what git names; where nothing in {tree.path} is needed, move it away and try again"
+            git.do("worktree", "remove", *forced, "--", tree.folder, hint=hint)
+        git.do("worktree", "prune")
+        if is_merged(git, tree):
             git.run("branch", "-D", "--", tree.branch)
-        is_kept = has_branch(git, tree.branch)
+        is_kept = git.has_branch(tree.branch)
         record(build, None, path=tree.path, branch=tree.branch, branchKept=is_kept)
     kept = {"branchKept": True} if is_kept else {}
     return {"status": "cleaned", "path": tree.path, "branch": tree.branch, **kept}
@@ -1336,56 +1402,109 @@ class Turn(Lock):
 
 class Tree:
     def __init__(self, build):
-        worktree = existing(build).get("worktree")
-        values = worktree if isinstance(worktree, dict) else {}
-        self.root = build.root
-        self.path, self.branch, self.source = (text_of(values, key) for key in ("path", "branch", "sourceBranch"))
-        if not (self.path and self.branch and self.source):
+        known = worktree_of(existing(build))
+        if known is None:
             raise Refusal("no_worktree", "the build has no worktree", "make one with worktree-create")
+        self.path, self.branch, self.source = known
+        self.ref = f"refs/heads/{self.branch}"  # a tag may have the short name, and comes first
         self.folder = os.path.join(build.root, self.path)
+        self.is_there = os.path.isdir(self.folder) and not os.path.islink(self.folder)
+        self.git = Git(self.folder, is_top=True)
 
     def check_clean(self):
-        changed = Git(self.folder).changed() if os.path.isdir(self.folder) else []
+        changed = self.git.changed() if self.is_there else []
         if changed:
-            listed = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")  # noqa: PLR2004 - enough to tell
-            hint = "commit them, or remove them, there"
-            text = f"{self.path} has changes that are in no commit: {listed}"
-            raise Refusal("worktree_dirty", text, hint, files=changed[:LISTED_AT_MOST])
+            text = f"{self.path} has changes that are in no commit: {listed(changed, 3)}"
+            raise Refusal("worktree_dirty", text, "commit them, or remove them, there", files=changed[:LISTED_AT_MOST])
 
-    def check_branches(self):
-        for folder, branch in ((self.root, self.source), (self.folder, self.branch)):
-            current = Git(folder).branch() if os.path.isdir(folder) else branch
+    def check_reachable(self):
+        kept = ("--not", "--branches", "--tags", "--remotes")
+        loose = self.git.do("rev-list", "--max-count=1", "HEAD", *kept).strip() if self.is_there else ""
+        if loose:
+            text = f"{self.path} is at a commit that is on no branch: {loose}"
+            raise Refusal("worktree_dirty", text, "put it on a branch there: git branch NAME", commit=loose)
+
+    def check_branches(self, main):
+        if not main.has_branch(self.branch):
+            hint = "bring it back with git branch, or end the worktree with worktree-cleanup"
+            raise Refusal("worktree_failed", f"there is no branch {self.branch} any more", hint)
+        for git, branch in ((main, self.source), *(((self.git, self.branch),) if self.is_there else ())):
+            current = git.branch()
             if current != branch:
-                text = f"{folder} is on {current or 'no branch'}, and the build's worktree was made for {branch}"
-                raise Refusal("wrong_branch", text, f"check out {branch} there, or merge by hand")
+                text = f"{git.folder} is on {current or 'no branch'}, and the build's worktree was made for {branch}"
+                there = f"check out {branch} there, or merge" if main.has_branch(branch) else "merge"
+                raise Refusal("wrong_branch", text, f"{there} {self.branch} by hand where it belongs")
 
 
-def merge_failed(git, tree, said, *, keep):
-    conflicts = [name for name in git.says("diff", "--name-only", "--diff-filter=U", "-z").split("\0") if name]
-    is_under_way = git.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD")
-    aborted = is_under_way and not keep and git.agrees("merge", "--abort")
-    outcome = {"aborted": aborted, "stderr": said[:2000]}
-    if not conflicts:
-        return Refusal("worktree_failed", f"git merge failed: {said[:2000]}", "see what git says", **outcome)
-    text = f"{tree.branch} and {tree.source} conflict in {', '.join(conflicts[:LISTED_AT_MOST])}"
-    hint = f"merge {tree.source} in {tree.path}, mend the conflicts there, commit, and merge again"
-    return Refusal("merge_conflict", text, hint, conflicts=conflicts, **outcome)
+def worktree_of(state):
+    worktree = state.get("worktree")
+    if not worktree:
+        return None
+    values = worktree if isinstance(worktree, dict) else {}
+    path, branch, source = (text_of(values, key) for key in ("path", "branch", "sourceBranch"))
+    folder, name = os.path.split(path)
+    if folder == FOLDER and name not in ("", ".", "..") and branch and source:
+        return path, branch, source
+    text = f'the build state\'s key "worktree" is {worktree!r:.200}, expected path, branch and sourceBranch'
+    raise Trouble("state_corrupt", f"{text} of one below {FOLDER}")
+
+
+def merge_failed(git, tree, refusal, *, keep):
+    is_merging = git.is_merging()
+    conflicts = git.differing("--diff-filter=U") if is_merging else []
+    aborted = is_merging and not (keep and conflicts) and git.agrees("merge", "--abort")
+    text, hint = str(refusal), str(refusal.answer["hint"])
+    if conflicts:
+        text = f"{tree.branch} and {tree.source} conflict in {listed(conflicts, LISTED_AT_MOST)}"
+        hint = f"merge {tree.source} in {tree.path}, mend the conflicts there, commit, and merge again"
+    if is_merging and not aborted:
+        hint = f"finish the merge in {git.folder} with git commit, or undo it with git merge --abort"
+    code = "merge_conflict" if conflicts else "worktree_failed"
+    named = {"conflicts": conflicts} if conflicts else {}
+    return Refusal(code, text, hint, **named, aborted=aborted, stderr=refusal.answer.get("stderr", ""))
+
+
+def check_way(git, tree):
+    top = git.says("rev-parse", "--show-toplevel")
+    written = git.differing("--diff-filter=d", f"HEAD...{tree.ref}")
+    untracked = set(git.differing("--diff-filter=A", "HEAD", tree.ref))
+    lost = [name for name in written if name in untracked and os.path.lexists(os.path.join(top, name))]
+    if lost:
+        text = f"the merge would write over files that are in no commit: {listed(lost, LISTED_AT_MOST)}"
+        raise Refusal("worktree_failed", text, "move them away, then merge again", files=lost[:LISTED_AT_MOST])
+
+
+def listed(names, at_most):
+    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")
+
+
+def is_merged(git, tree):
+    source = f"refs/heads/{tree.source}" if git.has_branch(tree.source) else tree.source
+    return tree.source != tree.branch and git.has_commits_of(tree.ref, source)
 
 
 def check_none(state):
-    worktree = state.get("worktree")
-    if worktree:
-        known = {key: text_of(worktree, key) for key in ("path", "branch")} if isinstance(worktree, dict) else {}
-        text = f"the build has a worktree: {known.get('path')}"
-        raise Refusal("worktree_exists", text, "work there, or end it with worktree-cleanup", **known)
+    known = worktree_of(state)
+    if known:
+        path, branch, _ = known
+        hint = "work there, or end it with worktree-cleanup"
+        raise Refusal("worktree_exists", f"the build has a worktree: {path}", hint, path=path, branch=branch)
 
 
-def source_of(git, root):
-    if not git.agrees("rev-parse", "--git-dir"):
-        raise Refusal("not_git", f"{root} is no git repository", "make it one with git init, and commit once")
+def repository(root):
+    git = Git(root)
+    done = git.run("rev-parse", "--git-dir")
+    if done.returncode:
+        text = f"git finds no repository in {root}: {done.stderr.strip()[:SAID_AT_MOST]}"
+        raise Refusal("not_git", text, "mend what git names, or make one with git init and commit once")
+    return git
+
+
+def source_of(git):
     commit = git.says("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
     if not commit:
-        raise Refusal("not_git", f"the repository {root} has no commit yet", "commit once, then try again")
+        text = f"the repository of {git.folder} has no commit yet"
+        raise Refusal("not_git", text, "commit once, then try again")
     return git.branch() or commit
 
 
@@ -1396,17 +1515,32 @@ def default_branch(state):
     return f"build/{slug or 'task-' + run_id[:8]}"
 
 
-def has_branch(git, branch):
-    return git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
-
-
-def left_behind(git, root, branch):
-    place = ""
-    for line in git.run("worktree", "list", "--porcelain").stdout.splitlines():
-        place = line[len("worktree ") :] if line.startswith("worktree ") else place
-        if line == f"branch refs/heads/{branch}" and os.path.dirname(place) == os.path.realpath(f"{root}/{FOLDER}"):
+def left_behind(git, branch):
+    folder = os.path.realpath(os.path.join(git.folder, FOLDER))
+    for entry in git.do("worktree", "list", "--porcelain").split("\n\n"):
+        place, *said = entry[len("worktree ") :].splitlines() or [""]
+        if f"branch refs/heads/{branch}" not in said or os.path.dirname(place) != folder:
+            continue
+        is_half = "locked initializing" in said  # by git, until all files are checked out
+        if os.path.isdir(place) and not is_half:
             return f"{FOLDER}/{os.path.basename(place)}"
+        git.do("worktree", "remove", *(("--force", "--force") if is_half else ()), "--", place)
     return ""
+
+
+def made(git, branch, *, is_reused):
+    path = free_path(git.folder, branch)
+    make_folder(git.folder, os.path.join(git.folder, FOLDER))
+    what = ("--", path, branch) if is_reused else ("-b", branch, "--", path, "HEAD")
+    trouble = git.trouble("worktree", "add", *what)
+    if not trouble:
+        return path, {}
+    path = left_behind(git, branch)
+    if path:
+        return path, {"warnings": [str(trouble)]}
+    if not is_reused:
+        git.run("branch", "-d", "--", branch)
+    raise trouble
 
 
 def free_path(root, branch):

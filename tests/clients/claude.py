@@ -161,11 +161,14 @@ class Claude:
         state = json.loads(before)
         state["hasCompletedOnboarding"] = True
         state["lastOnboardingVersion"] = VERSIONS["@anthropic-ai/claude-code"]
-        state["bypassPermissionsModeAccepted"] = True
         state.setdefault("customApiKeyResponses", {"approved": [API_KEY[-20:]]})
         state.setdefault("projects", {}).setdefault(str(folder.resolve()), {})["hasTrustDialogAccepted"] = True
         if state != json.loads(before):  # Claude writes to this file while it runs
             path.write_text(json.dumps(state))
+        settings = self.home / ".claude" / "settings.json"
+        settings.parent.mkdir(exist_ok=True)
+        if not settings.exists():
+            settings.write_text('{"skipDangerousModePermissionPrompt": true}')
 
 
 class Conversation:

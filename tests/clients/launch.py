@@ -60,7 +60,7 @@ class Launch:
             raise DeadlineError(f"not within {timeout_s:g} s: {shlex.join(self.argv)}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def start(self, **streams: Any) -> subprocess.Popen[str]:  # noqa: ANN401
+    def start(self, **streams: Any) -> subprocess.Popen[str]:
         """Start as the leader of a process group of its own; ``streams`` are those of Popen, in text mode."""
         return subprocess.Popen(
             self.argv,

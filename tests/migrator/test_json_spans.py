@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from functools import partial, reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrator.json_spans import MISSING, JsonTextError, append, delete, get, parse, put
+from tests.migrator.json_texts import KEYS, VALUES, documents, same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from random import Random
 
     from migrator.json_spans import Json
-
-    Steps = tuple[str | int, ...]
+    from tests.migrator.json_texts import Document, Steps
 
 GATE = {"type": "command", "command": "gate"}
 
@@ -246,100 +245,7 @@ def test_get_tells_null_from_missing() -> None:
     assert get('{"a": null}', ["b", 0, "c"]) is MISSING
 
 
-class Document(NamedTuple):
-    """A text, its value, and where each value and its key stand; no path leads into a key that stands twice."""
-
-    text: str
-    value: Json
-    starts: dict[Steps, int]
-    spans: dict[Steps, tuple[int, int]]
-
-    def at(self, path: Steps) -> Json:
-        return reduce(lambda value, step: value[step], path, self.value)
-
-    def paths(self, kind: type, *, empty: bool = True) -> list[Steps]:
-        return [path for path in self.spans if isinstance(self.at(path), kind) and (empty or self.at(path))]
-
-
-class Writer:
-    """Writes JSON in any spelling, with the white space of a few favourites."""
-
-    def __init__(self, chance: Random, leads: list[str], others: list[str]) -> None:
-        self.chance, self.leads, self.others = chance, leads, others
-        self.text = ""
-        self.starts: dict[Steps, int] = {}
-        self.spans: dict[Steps, tuple[int, int]] = {}
-
-    def value(self, value: object, path: Steps) -> None:
-        start = len(self.text)
-        if isinstance(value, dict):
-            self.items("{", [partial(self.member, key, item, path) for key, item in value.items()], "}")
-        elif isinstance(value, list):
-            self.items("[", [partial(self.item, item, (*path, step)) for step, item in enumerate(value)], "]")
-        else:
-            self.text += self.scalar(value)
-        self.spans[path] = start, len(self.text)
-
-    def items(self, opening: str, items: list[Callable[[], None]], closing: str) -> None:
-        self.text += opening
-        for i, write in enumerate(items):
-            self.text += ("," if i else "") + self.chance.choice(self.leads)
-            write()
-            self.text += self.chance.choice(self.others)
-        self.text += self.chance.choice(self.leads) + closing
-
-    def item(self, value: object, path: Steps) -> None:
-        self.starts[path] = len(self.text)
-        self.value(value, path)
-
-    def member(self, key: str, value: object, path: Steps) -> None:
-        if key == TWIN:
-            self.text += f'"{TWIN}": 1.50e+3, "{TWIN}": ' + self.scalar(value)
-            return
-        self.starts[(*path, key)] = len(self.text)
-        self.text += self.scalar(key) + self.chance.choice(self.others) + ":" + self.chance.choice(self.others)
-        self.value(value, (*path, key))
-
-    def scalar(self, value: object) -> str:
-        if isinstance(value, str):
-            return '"' + "".join(self.chance.choice(spellings(character)) for character in value) + '"'
-        if isinstance(value, float):
-            return self.chance.choice([repr(value), f"{value:.20e}", f"{value:.17E}"])
-        return self.chance.choice(["0", "-0"]) if value == 0 and value is not False else json.dumps(value)
-
-
-def spellings(character: str) -> list[str]:
-    units = character.encode("utf-16-be").hex("-", 2).split("-")
-    return [
-        json.dumps(character, ensure_ascii=False)[1:-1],
-        json.dumps(character)[1:-1].replace("/", r"\/"),
-        "".join(rf"\u{unit.upper()}" for unit in units),
-    ]
-
-
-TWIN = "twin"
-KEYS = st.text(max_size=3) | st.sampled_from(["hooks", "Stop", TWIN])
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
-)
-VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=8
-)
-OBJECTS = st.dictionaries(KEYS, VALUES, max_size=4)
-BLANKS = st.sampled_from(["", " ", "  ", "\t", "\n", "\r\n", "\n  ", "\n    ", "\n\t", "\r\n  ", " \n\n ", "\r"])
-FAVOURITES = st.lists(BLANKS, min_size=1, max_size=3)
 LAW = settings(max_examples=70, deadline=None)
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> Document:
-    value = draw(OBJECTS | st.lists(OBJECTS, min_size=1, max_size=3))
-    writer = Writer(draw(st.randoms()), draw(FAVOURITES), draw(FAVOURITES))
-    writer.text = draw(st.sampled_from(["", "\ufeff"])) + draw(BLANKS)
-    writer.value(value, ())
-    text = writer.text + draw(BLANKS)
-    value = json.loads(text.removeprefix("\ufeff"))
-    return Document(text, value, writer.starts, writer.spans)
 
 
 @st.composite
@@ -360,11 +266,6 @@ def unknown(draw: st.DrawFn, *, most: int = 3, empty: bool = True) -> tuple[Docu
 def lists(draw: st.DrawFn, *, empty: bool = True) -> tuple[Document, Steps]:
     document = draw(documents().filter(lambda document: document.paths(list, empty=empty)))
     return document, draw(st.sampled_from(document.paths(list, empty=empty)))
-
-
-def same(left: object, right: object) -> bool:
-    """Whether both are equal in types and in the order of their keys too."""
-    return json.dumps(left) == json.dumps(right)
 
 
 def changed(value: Json, path: Steps, new: object) -> Json:
