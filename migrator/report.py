@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from migrator.manifest import SKILL
 from migrator.registration import SETTINGS
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:
     if codex is not None:
         yield f"  Codex         {codex.advice()}"
     yield '  any agent     build-state init "TASK" starts a build from its shell; build-state --help shows the rest'
-    yield "  commit        " + ", ".join([*(SETTINGS[client] for client in project.clients), "and what else you share"])
+    shared = [SETTINGS[client] for client in project.clients]
+    if "claude" in project.clients:
+        shared.append(SKILL.path)
+    yield f"  git           commit {', '.join(shared)}: they do nothing in a clone without .instar"
 
 
 def for_programs(project: Project, plan: Plan, codex: CodexStatus | None, *, is_done: bool) -> str:

@@ -68,12 +68,13 @@ def worktree_merge(build: Build, options: argparse.Namespace) -> Answer:
         answer = {"status": "merged", "branch": tree.branch, "into": tree.source}
         if git.has_commits_of(tree.ref):
             return {**answer, "alreadyMerged": True}
-        check_way(git, tree)
+        reach = Reach(git, tree)
+        reach.check_way()
         # What the branch's `mergeOptions` may ask for would leave the merge without a commit.
         whole = ("--no-ff", "--no-squash", "--commit", "--no-edit")
         trouble = git.trouble("merge", *whole, "-m", f"Merge {tree.branch}", tree.ref)
         if trouble and not git.has_commits_of(tree.ref):
-            raise merge_failed(git, tree, trouble, keep=options.keep_conflict)
+            raise merge_failed(git, tree, reach, trouble, keep=options.keep_conflict)
         with Lock(build, LOCK_SECONDS):
             build.audit("worktree.merged", branch=tree.branch, into=tree.source)
     warned = {"warnings": [str(trouble)]} if trouble else {}
@@ -166,15 +167,53 @@ def worktree_of(state: State) -> tuple[str, str, str] | None:
     raise Trouble("state_corrupt", f"{text} of one below {FOLDER}")
 
 
-def merge_failed(git: Git, tree: Tree, refusal: Refusal, *, keep: bool) -> Refusal:
+class Reach:
+    """The files that a merge of the branch writes, and how they are before it."""
+
+    def __init__(self, git: Git, tree: Tree) -> None:
+        self.git = git
+        self.top = git.says("rev-parse", "--show-toplevel")
+        self.changed = git.changed()
+        self.written = git.differing("--diff-filter=d", f"HEAD...{tree.ref}")
+        not_in_head = set(git.differing("--diff-filter=A", "HEAD", tree.ref))
+        self.new = [name for name in self.written if name in not_in_head]
+
+    def check_way(self) -> None:
+        """Raise `Refusal` when there are files in the way of new ones: git spares none that it ignores."""
+        lost = self.there(self.new)
+        if lost:
+            text = f"the merge would write over files that are in no commit: {listed(lost, LISTED_AT_MOST)}"
+            raise Refusal("worktree_failed", text, "move them away, then merge again", files=lost[:LISTED_AT_MOST])
+
+    def take_back(self) -> bool:
+        """Undo what git had written when it was stopped: for git it has not begun. Return whether there was any."""
+        torn = sorted(set(self.git.changed()) & set(self.written) - {*self.changed, *self.new})
+        new = self.there(self.new)
+        for name in new:
+            os.unlink(os.path.join(self.top, name))
+        if torn:
+            names = [f":(top,literal){name}" for name in torn]
+            self.git.do("checkout", "HEAD", "--", *names, hint=f"bring back what is in HEAD of {listed(torn, 20)}")
+        return bool(torn or new)
+
+    def there(self, names: list[str]) -> list[str]:
+        """Return those of the files that are there."""
+        return [name for name in names if os.path.lexists(os.path.join(self.top, name))]
+
+
+def merge_failed(git: Git, tree: Tree, reach: Reach, refusal: Refusal, *, keep: bool) -> Refusal:
     """Return the refusal of a merge that git did not finish; it is as if it had not been tried.
 
-    With `keep`, conflicts are left to be mended. Where no merge is under way git has not begun, and what conflicts
-    there are come from something of the person's.
+    With `keep`, conflicts are left to be mended. Where no merge is under way, what conflicts there are come from
+    something of the person's.
     """
     is_merging = git.is_merging()
     conflicts = git.differing("--diff-filter=U") if is_merging else []
-    aborted = is_merging and not (keep and conflicts) and git.agrees("merge", "--abort")
+    aborted = False
+    if not is_merging:
+        aborted = reach.take_back()
+    elif not (keep and conflicts):
+        aborted = git.agrees("merge", "--abort")
     text, hint = str(refusal), str(refusal.answer["hint"])
     if conflicts:
         text = f"{tree.branch} and {tree.source} conflict in {listed(conflicts, LISTED_AT_MOST)}"
@@ -184,17 +223,6 @@ def merge_failed(git: Git, tree: Tree, refusal: Refusal, *, keep: bool) -> Refus
     code = "merge_conflict" if conflicts else "worktree_failed"
     named = {"conflicts": conflicts} if conflicts else {}
     return Refusal(code, text, hint, **named, aborted=aborted, stderr=refusal.answer.get("stderr", ""))
-
-
-def check_way(git: Git, tree: Tree) -> None:
-    """Raise `Refusal` when the merge would write over files that are in no commit: git spares no ignored ones."""
-    top = git.says("rev-parse", "--show-toplevel")
-    written = git.differing("--diff-filter=d", f"HEAD...{tree.ref}")
-    untracked = set(git.differing("--diff-filter=A", "HEAD", tree.ref))
-    lost = [name for name in written if name in untracked and os.path.lexists(os.path.join(top, name))]
-    if lost:
-        text = f"the merge would write over files that are in no commit: {listed(lost, LISTED_AT_MOST)}"
-        raise Refusal("worktree_failed", text, "move them away, then merge again", files=lost[:LISTED_AT_MOST])
 
 
 def listed(names: list[str], at_most: int) -> str:
@@ -251,7 +279,7 @@ def left_behind(git: Git, branch: str) -> str:
     """
     folder = os.path.realpath(os.path.join(git.folder, FOLDER))
     for entry in git.do("worktree", "list", "--porcelain").split("\n\n"):
-        place, *said = entry[len("worktree ") :].splitlines() or [""]
+        place, *said = entry[len("worktree ") :].split("\n")
         if f"branch refs/heads/{branch}" not in said or os.path.dirname(place) != folder:
             continue
         is_half = "locked initializing" in said  # by git, until all files are checked out

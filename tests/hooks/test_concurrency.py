@@ -24,14 +24,24 @@ def large(project: Project) -> Project:
     return project
 
 
+def start(project: Project, event: bytes = EVENT) -> subprocess.Popen[bytes]:
+    """Start the hook and give it its event at once, as a client does: it does not wait for one for long."""
+    hook = project.start_hook()
+    assert hook.stdin
+    hook.stdin.write(event)
+    hook.stdin.close()
+    hook.stdin = None
+    return hook
+
+
 def answers(hooks: list[subprocess.Popen[bytes]]) -> list[dict[str, str]]:
-    said = [json.loads(hook.communicate(EVENT)[0]) for hook in hooks]
+    said = [json.loads(hook.communicate()[0]) for hook in hooks]
     assert [hook.returncode for hook in hooks] == [0] * len(hooks)
     return said
 
 
 def test_forty_stops_of_the_owner_at_once_are_held_ten_times(large: Project) -> None:
-    said = answers([large.start_hook() for _ in range(40)])
+    said = answers([start(large) for _ in range(40)])
 
     assert [answer.get("decision") for answer in said].count("block") == 10
     assert large.used == 10
@@ -40,10 +50,7 @@ def test_forty_stops_of_the_owner_at_once_are_held_ten_times(large: Project) -> 
 
 
 def test_strangers_at_once_cost_nothing(large: Project) -> None:
-    hooks = [large.start_hook() for _ in range(20)]
-    said = [json.loads(hook.communicate(b'{"session_id":"t"}')[0]) for hook in hooks]
-
-    assert said == [{}] * 20
+    assert answers([start(large, b'{"session_id":"t"}') for _ in range(20)]) == [{}] * 20
     assert large.used == 0
 
 
@@ -53,7 +60,7 @@ def step(project: Project, number: int) -> subprocess.Popen[bytes]:
 
 
 def test_stops_and_steps_at_once_lose_nothing(large: Project) -> None:
-    hooks = [large.start_hook() for _ in range(10)]
+    hooks = [start(large) for _ in range(10)]
     steps = [step(large, number) for number in range(1, 13)]
 
     said = answers(hooks)
@@ -72,12 +79,7 @@ def test_kill_9_at_any_moment_leaves_everything_whole(large: Project, seed: int)
     chance = random.Random(seed)
     blocks, recorded = 0, []
     for number in range(1, 7):
-        hooks, steps = [large.start_hook() for _ in range(2)], [step(large, 2 * number + each) for each in range(2)]
-        for hook in hooks:
-            assert hook.stdin
-            hook.stdin.write(EVENT)
-            hook.stdin.close()
-            hook.stdin = None
+        hooks, steps = [start(large) for _ in range(2)], [step(large, 2 * number + each) for each in range(2)]
         victims = chance.sample([*hooks, *steps], 2)
         for victim in victims:
             time.sleep(chance.uniform(0, 0.03))  # the moment of the kill is what is being varied

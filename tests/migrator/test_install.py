@@ -553,6 +553,13 @@ def test_folder_that_has_ours_is_the_project(scratch: Scratch) -> None:
     assert acted_on(scratch, subfolder(scratch.project)) == scratch.project
 
 
+def test_repository_inside_a_project_that_has_ours_is_its_own(scratch: Scratch) -> None:
+    scratch.migrate()
+    inner = repository(subfolder(scratch.project))
+    scratch.migrate(cwd=inner)
+    assert (inner / HOOKS).is_dir()
+
+
 def test_nearest_project_that_has_ours_wins(scratch: Scratch) -> None:
     part = subfolder(repository(scratch.project))
     scratch.migrate("--project", part)
@@ -584,6 +591,7 @@ def test_worktree_whose_main_checkout_is_gone_is_a_project(scratch: Scratch) -> 
     scratch.project.rename(scratch.home / "moved")
     worktree = scratch.home.parent / "worktree"
     assert acted_on(scratch, worktree) == worktree
+    assert "nothing to do" in scratch.migrate("--project", worktree, cwd=scratch.home)
 
 
 def test_worktree_of_a_bare_repository_is_a_project(scratch: Scratch) -> None:

@@ -216,6 +216,11 @@ def test_trust_without_codex_is_an_error_and_all_else_is_done(scratch: Scratch) 
     assert scratch.has(CODEX)
 
 
+@pytest.mark.parametrize("option", LOOKING)
+def test_looking_grants_no_trust(installed: Scratch, option: str) -> None:
+    installed.migrate(option, "--trust-codex")
+
+
 def test_codex_that_was_never_used_is_not_started(scratch: Scratch) -> None:
     codex = scratch.project.parent / "bin/codex"
     codex.write_text(f"#!/bin/sh\ntouch {scratch.home}/started\n", encoding="utf-8")

@@ -247,6 +247,12 @@ def test_uninstall_without_an_installation_touches_nothing(scratch: Scratch, fil
     assert snapshot(scratch.project.parent) == before
 
 
+def test_folders_where_we_have_files_elsewhere_are_none_of_our_business(scratch: Scratch) -> None:
+    for path in (SETTINGS, LOCAL, CODEX, AGENTS):
+        scratch.place(path).mkdir(parents=True)
+    assert "nothing to do" in scratch.migrate("--uninstall")
+
+
 def test_second_uninstall_touches_nothing(installed: Scratch) -> None:
     installed.migrate("--uninstall")
     before = installed.snapshot()

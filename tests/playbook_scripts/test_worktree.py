@@ -18,7 +18,7 @@ import pytest
 from support import BIN, DEADLINE_S, Project, executable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PATH = ".instar/worktrees/build-mend-the-roof"
 BRANCH = "build/mend-the-roof"
@@ -126,11 +126,20 @@ def hurried(project: Project, seconds: float = 1) -> Project:
     return project
 
 
-def wait_for(path: Path) -> None:
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while not path.exists():
-        assert time.monotonic() < deadline, path
+    while not is_so():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_for(path: Path) -> None:
+    wait_until(path.exists)
+
+
+def open_files(pid: int) -> list[str]:
+    """Return what a process has open."""
+    return [os.path.realpath(each) for each in Path(f"/proc/{pid}/fd").glob("*")]
 
 
 def has_ended(pid: int) -> bool:
@@ -373,7 +382,8 @@ def test_a_worktree_that_was_not_written_down_is_taken_over(build: Project) -> N
 
     answer = build.build("worktree-create")
 
-    assert (answer["path"], build.state["worktree"]["branch"]) == (PATH, BRANCH)
+    assert (answer["path"], answer["branchReused"], "warnings" in answer) == (PATH, True, False)
+    assert build.state["worktree"]["branch"] == BRANCH
     assert (build.root / PATH / "notes").read_text() == "begun\n"
 
 
@@ -409,22 +419,6 @@ def test_a_worktree_of_the_same_branch_in_another_place_is_not_taken(build: Proj
     git(build, "worktree", "add", "-q", "-b", BRANCH, str(tmp_path / "mine"))
 
     refused(build, "worktree_failed", "worktree-create")
-
-
-def test_of_two_at_once_one_wins(build: Project) -> None:
-    script = [f"{build.root}/.instar/state/python", f"{build.root}/.instar/hooks/instar/build-state.py"]
-    both = [
-        subprocess.Popen([*script, "worktree-create", "--branch", name], env=build.env, stdout=subprocess.PIPE)
-        for name in ("one", "two")
-    ]
-    answers = [json.loads(each.communicate(timeout=DEADLINE_S)[0]) for each in both]
-
-    assert sorted(each.get("code", each.get("status")) for each in answers) == ["worktree_created", "worktree_exists"]
-    (won,) = (each["branch"] for each in answers if "status" in each)
-    assert build.state["worktree"]["branch"] == won
-    assert git(build, "branch", "--list", "one", "two", "--format=%(refname:short)") == won
-    assert len(git(build, "worktree", "list").splitlines()) == 2
-    assert [each.name for each in (build.root / ".instar/worktrees").iterdir()] == [won]
 
 
 # worktree-merge
@@ -645,6 +639,22 @@ def test_a_hook_that_hangs_undoes_the_merge(build: Project) -> None:
     assert has_ended(int(began.read_text()))
 
 
+@pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "])
+def test_a_merge_that_hangs_half_way_leaves_nothing_half_written(build: Project, tree: Path, stubborn: str) -> None:
+    (tree / "made.log").write_text("made\n")
+    git(build, "add", "-f", "made.log", cwd=tree)
+    commit(build, tree)
+    (build.root / ".git/info/attributes").write_text("slates filter=slow\n")
+    # The old text comes at once, the new one never.
+    git(build, "config", "filter.slow.smudge", f"{stubborn}grep '^old' || sleep 600")
+    git(build, "config", "filter.slow.clean", "cat")
+    write(build.root, walls="my work\n")
+
+    answer = refused(hurried(build), "worktree_failed", "worktree-merge")
+
+    assert answer["aborted"] is True
+
+
 AFTERWARDS = {"fails": "#!/bin/sh\necho 'not today' >&2\nexit 3\n", "hangs": "#!/bin/sh\nsleep 600\n"}
 
 
@@ -709,7 +719,7 @@ def test_a_branch_that_is_gone_is_not_taken_for_merged(build: Project) -> None:
     git(build, "worktree", "remove", PATH)
     git(build, "branch", "-qD", BRANCH)
 
-    assert BRANCH in refused(build, "worktree_failed", "worktree-merge")["error"]
+    assert f"no branch {BRANCH}" in refused(build, "worktree_failed", "worktree-merge")["error"]
     assert build.build("worktree-cleanup")["exit"] == 0
 
 
@@ -956,17 +966,42 @@ def test_what_a_hook_leaves_running_keeps_nobody(build: Project) -> None:
     assert (answer.get("status"), running) == ("worktree_created", True)
 
 
+def started(build: Project, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
+    script = [f"{build.root}/.instar/state/python", f"{build.root}/.instar/hooks/instar/build-state.py"]
+    return subprocess.Popen([*script, *arguments], env={**build.env, **env}, stdout=subprocess.PIPE)
+
+
+def answer_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    answer = json.loads(process.communicate(timeout=DEADLINE_S)[0])
+    assert isinstance(answer, dict)
+    return answer
+
+
 def test_a_stop_is_answered_while_git_is_at_work(build: Project, slow: tuple[Path, dict[str, str]]) -> None:
     folder, env = slow
-    script = [f"{build.root}/.instar/state/python", f"{build.root}/.instar/hooks/instar/build-state.py"]
-    with subprocess.Popen(
-        [*script, "worktree-create"], cwd=build.root, env={**build.env, **env}, stdout=subprocess.PIPE
-    ) as create:
+    with started(build, "worktree-create", **env) as create:
         wait_for(folder / "began")
         assert build.stop("s").is_held
         assert create.poll() is None
         (folder / "go").touch()
-        answer = json.loads(create.communicate(timeout=DEADLINE_S)[0])
+        answer = answer_of(create)
 
     assert answer["status"] == "worktree_created"
     assert (build.used, build.state["worktree"]["path"]) == (1, PATH)
+
+
+def test_of_two_at_once_one_wins(build: Project, slow: tuple[Path, dict[str, str]]) -> None:
+    folder, env = slow
+    with started(build, "worktree-create", "--branch", "one", **env) as one:
+        wait_for(folder / "began")
+        with started(build, "worktree-create", "--branch", "two") as two:
+            lock = str(build.root / ".instar/state/build/.worktree.lock")
+            wait_until(lambda: lock in open_files(two.pid))
+            (folder / "go").touch()
+            answers = answer_of(one), answer_of(two)
+
+    assert (answers[0].get("branch"), answers[1].get("code")) == ("one", "worktree_exists")
+    assert build.state["worktree"]["branch"] == "one"
+    assert git(build, "branch", "--list", "one", "two", "--format=%(refname:short)") == "one"
+    assert len(git(build, "worktree", "list").splitlines()) == 2
+    assert [each.name for each in (build.root / ".instar/worktrees").iterdir()] == ["one"]
