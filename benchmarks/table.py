@@ -14,9 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BIN = Path(sys.executable).parent
 OWNER, STRANGER = b'{"session_id":"owner"}', b'{"session_id":"stranger"}'
