@@ -46,9 +46,9 @@ def main() -> int:
         try:
             reply = stop(Build(root), read_event())
         except Trouble as trouble:
-            reply = with_message(ALLOW, tell(root, ROLE, trouble))
+            reply = let_go(root, trouble)
         except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
-            reply = with_message(ALLOW, tell(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}")))
+            reply = let_go(root, Trouble("unexpected", f"{type(error).__name__}: {error}"))
     answer(reply)
     return 0
 
@@ -118,14 +118,12 @@ def commit(build: Build, state: State, changed: dict[str, Any], stamp: dict[str,
         del state["asked"]  # a new prompt was the answer
     reply = block(reason(build.root, state)) if held else ALLOW
     build.save(state)
-    try:
-        if "session" in stamp:
-            build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
-        if held:
-            audit_hold(build, state)
-    except Trouble as trouble:
-        reply = with_message(reply, tell(build.root, ROLE, trouble))
-    return reply
+    if "session" in stamp:
+        build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
+    if held:
+        audit_hold(build, state)
+    message = tell(build.root, ROLE, build.unaudited[0]) if build.unaudited else ""
+    return {**reply, "systemMessage": message} if message else reply
 
 
 def audit_hold(build: Build, state: State) -> None:
@@ -141,9 +139,10 @@ def is_last(state: State) -> bool:
     return bool(state["reinforcementsUsed"] >= budget(state))
 
 
-def with_message(reply: dict[str, Any], message: str) -> dict[str, Any]:
-    """Return the answer with a line for the person, if there is one."""
-    return {**reply, "systemMessage": message} if message else reply
+def let_go(root: str, trouble: Trouble) -> dict[str, Any]:
+    """Return the answer to a stop that cannot be judged."""
+    message = tell(root, ROLE, trouble)
+    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
 
 
 def reason(root: str, state: State) -> str:

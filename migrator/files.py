@@ -200,12 +200,15 @@ def _sweep(folder: Path) -> None:
 
 def _keep_copies(root: Path, changes: list[Change]) -> None:
     """Copy the user's files: as they are now, and where we come to one for the first time, for the uninstallation."""
+    for leftover in (root / ".instar" / "backups").rglob(f"{TEMPORARY}[0-9]*-*"):  # of a migration that was killed
+        leftover.unlink()
     run = root / ".instar" / "backups" / datetime.now(timezone.utc).strftime("migrate-%Y%m%dT%H%M%S.%fZ")
     for change in changes:
         _keep_pristine(root, change)
         if change.before is not None:
             _copy(run / change.path, change.before.data)
-    for folder in sorted(run.parent.glob("migrate-*"))[:-BACKUPS_KEPT]:
+    earlier = sorted(folder for folder in run.parent.glob("migrate-*") if folder != run)
+    for folder in earlier[: 1 - BACKUPS_KEPT]:
         shutil.rmtree(folder)
 
 

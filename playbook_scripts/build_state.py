@@ -131,7 +131,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         show = as_picture if options.run in (status, report) else as_lines
-        answer: Answer = options.run(Build(root_of(options)), options)
+        build = Build(root_of(options))
+        answer: Answer = options.run(build, options)
+        if build.unaudited:
+            answer = {**answer, "warnings": [*answer.get("warnings", []), *map(str, build.unaudited)]}
         if options.run is report:
             as_json = "--json" in arguments  # the peer's report is text, piped or not
     except Refusal as refusal:

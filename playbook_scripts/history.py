@@ -23,13 +23,27 @@ def archive(build: Build, state: State) -> str:
     """Write a copy of the state into the history and return its path below the project."""
     history = os.path.join(build.folder, "history")
     make_folder(build.root, history)
-    path = free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
+    path = copy_of(history, state) or free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
     relative = os.path.relpath(path, build.root)
     try:
         replace_file(path, json.dumps({**state, "archivedTo": relative}, indent=2).encode("ascii"))
     except OSError as error:
         raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
     return relative
+
+
+def copy_of(history: str, state: State) -> str:
+    """Return the copy of this very build that a command made which then failed or was killed; "" for none."""
+    for name in os.listdir(history):
+        path = os.path.join(history, name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                copy = json.load(file)
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(copy, dict) and all(copy.get(key) == state.get(key) for key in ("task", "startedAt")):
+            return path
+    return ""
 
 
 def free_name(stem: str, ending: str) -> str:

@@ -20,7 +20,10 @@ def replace_file(path: str, data: bytes) -> None:
     except OSError:
         remove_if_there(temporary)
         raise
-    sync_folder(folder)
+    try:
+        sync_folder(folder)
+    except OSError:  # the new file is in place for everybody to see: that is no failure any more
+        pass
 
 
 def keep_mode(path: str, fd: int) -> None:
@@ -38,6 +41,19 @@ def sync_folder(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sweep(folder: str) -> None:
+    """Remove what killed writers left in a folder. Only where no temporary file can be in use."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(folder, name))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`: a disk that fills up, or a signal, makes a write a short one."""
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def remove_if_there(path: str) -> None:

@@ -13,7 +13,7 @@ import os
 import time
 
 from hooks.common.clock import now_iso
-from hooks.common.files import make_folder, replace_file
+from hooks.common.files import make_folder, replace_file, sweep, write_all
 from hooks.common.trouble import Trouble
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ class Build:
         self.folder = os.path.join(root, ".instar", "state", "build")
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
+        self.unaudited: list[Trouble] = []
 
     def load(self) -> dict[str, Any] | None:
         """Return the state, and None when there is none."""
@@ -60,27 +61,34 @@ class Build:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state durably. Only under the lock: no temporary file is in use then but this one."""
+        data = json.dumps(state, indent=2).encode("ascii")
+        if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
+            raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            for name in os.listdir(self.folder):
-                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
-                    os.unlink(os.path.join(self.folder, name))
-            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+            sweep(self.folder)
+            sweep(os.path.join(self.folder, "history"))
+            replace_file(self.state_path, data)
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
     def audit(self, event: str, **fields: Any) -> None:
-        """Append one event. Only under the lock. A line torn by a killed writer stays a line of its own."""
+        """Append one event, on something that is done. Only under the lock.
+
+        Where it cannot be written, what was done stays done, and `unaudited` says so. A line torn by a killed writer
+        stays a line of its own.
+        """
         line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
             fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, b"\n" + line if torn else line)
+                write_all(fd, b"\n" + line if torn else line)
             finally:
                 os.close(fd)
         except OSError as error:
-            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+            text = f"{self.audit_path} cannot be written: {error.strerror}"
+            self.unaudited.append(Trouble("unaudited", text))
 
 
 def read_at_most(fd: int, size: int) -> bytes:

@@ -39,7 +39,7 @@ def tell(root: str, role: str, trouble: Trouble) -> str:
             pass
     except OSError as error:
         complain(f"{role}: cannot write its log: {error}")
-    return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."
+    return f"instar {role}: {trouble} ({trouble.code})."
 
 
 def complain(text: str) -> None:

@@ -135,7 +135,10 @@ def replace_file(path, data):
     except OSError:
         remove_if_there(temporary)
         raise
-    sync_folder(folder)
+    try:
+        sync_folder(folder)
+    except OSError:  # the new file is in place for everybody to see: that is no failure any more
+        pass
 
 
 def keep_mode(path, fd):
@@ -151,6 +154,17 @@ def sync_folder(folder):
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sweep(folder):
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(folder, name))
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def remove_if_there(path):
@@ -187,6 +201,7 @@ class Build:
         self.folder = os.path.join(root, ".instar", "state", "build")
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
+        self.unaudited = []
 
     def load(self):
         try:
@@ -213,11 +228,13 @@ class Build:
         return state
 
     def save(self, state):
+        data = json.dumps(state, indent=2).encode("ascii")
+        if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
+            raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            for name in os.listdir(self.folder):
-                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
-                    os.unlink(os.path.join(self.folder, name))
-            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+            sweep(self.folder)
+            sweep(os.path.join(self.folder, "history"))
+            replace_file(self.state_path, data)
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
@@ -228,11 +245,12 @@ class Build:
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, b"\n" + line if torn else line)
+                write_all(fd, b"\n" + line if torn else line)
             finally:
                 os.close(fd)
         except OSError as error:
-            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+            text = f"{self.audit_path} cannot be written: {error.strerror}"
+            self.unaudited.append(Trouble("unaudited", text))
 
 
 def read_at_most(fd, size):
@@ -526,13 +544,26 @@ def ask_tmux(environ, seconds):
 def archive(build, state):
     history = os.path.join(build.folder, "history")
     make_folder(build.root, history)
-    path = free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
+    path = copy_of(history, state) or free_name(os.path.join(history, f"build-{utc_stamp()}"), ".json")
     relative = os.path.relpath(path, build.root)
     try:
         replace_file(path, json.dumps({**state, "archivedTo": relative}, indent=2).encode("ascii"))
     except OSError as error:
         raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
     return relative
+
+
+def copy_of(history, state):
+    for name in os.listdir(history):
+        path = os.path.join(history, name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                copy = json.load(file)
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(copy, dict) and all(copy.get(key) == state.get(key) for key in ("task", "startedAt")):
+            return path
+    return ""
 
 
 def free_name(stem, ending):
@@ -1676,7 +1707,10 @@ def main(arguments = None):
     try:
         options = parser().parse_args(arguments)
         show = as_picture if options.run in (status, report) else as_lines
-        answer = options.run(Build(root_of(options)), options)
+        build = Build(root_of(options))
+        answer = options.run(build, options)
+        if build.unaudited:
+            answer = {**answer, "warnings": [*answer.get("warnings", []), *map(str, build.unaudited)]}
         if options.run is report:
             as_json = "--json" in arguments  # the peer's report is text, piped or not
     except Refusal as refusal:

@@ -371,7 +371,10 @@ def replace_file(path, data):
     except OSError:
         remove_if_there(temporary)
         raise
-    sync_folder(folder)
+    try:
+        sync_folder(folder)
+    except OSError:  # the new file is in place for everybody to see: that is no failure any more
+        pass
 
 
 def keep_mode(path, fd):
@@ -387,6 +390,17 @@ def sync_folder(folder):
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sweep(folder):
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(folder, name))
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def remove_if_there(path):
@@ -433,7 +447,7 @@ def tell(root, role, trouble):
             pass
     except OSError as error:
         complain(f"{role}: cannot write its log: {error}")
-    return f"instar {role}: {trouble}. The stop was allowed ({trouble.code})."
+    return f"instar {role}: {trouble} ({trouble.code})."
 
 
 def complain(text):
@@ -452,6 +466,7 @@ class Build:
         self.folder = os.path.join(root, ".instar", "state", "build")
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
+        self.unaudited = []
 
     def load(self):
         try:
@@ -478,11 +493,13 @@ class Build:
         return state
 
     def save(self, state):
+        data = json.dumps(state, indent=2).encode("ascii")
+        if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
+            raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            for name in os.listdir(self.folder):
-                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
-                    os.unlink(os.path.join(self.folder, name))
-            replace_file(self.state_path, json.dumps(state, indent=2).encode("ascii"))
+            sweep(self.folder)
+            sweep(os.path.join(self.folder, "history"))
+            replace_file(self.state_path, data)
         except OSError as error:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
@@ -493,11 +510,12 @@ class Build:
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-                os.write(fd, b"\n" + line if torn else line)
+                write_all(fd, b"\n" + line if torn else line)
             finally:
                 os.close(fd)
         except OSError as error:
-            raise Trouble("unwritable", f"{self.audit_path} cannot be written: {error.strerror}") from error
+            text = f"{self.audit_path} cannot be written: {error.strerror}"
+            self.unaudited.append(Trouble("unaudited", text))
 
 
 def read_at_most(fd, size):
@@ -588,9 +606,9 @@ def main():
         try:
             reply = stop(Build(root), read_event())
         except Trouble as trouble:
-            reply = with_message(ALLOW, tell(root, ROLE, trouble))
+            reply = let_go(root, trouble)
         except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
-            reply = with_message(ALLOW, tell(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}")))
+            reply = let_go(root, Trouble("unexpected", f"{type(error).__name__}: {error}"))
     answer(reply)
     return 0
 
@@ -651,14 +669,12 @@ def commit(build, state, changed, stamp):
         del state["asked"]  # a new prompt was the answer
     reply = block(reason(build.root, state)) if held else ALLOW
     build.save(state)
-    try:
-        if "session" in stamp:
-            build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
-        if held:
-            audit_hold(build, state)
-    except Trouble as trouble:
-        reply = with_message(reply, tell(build.root, ROLE, trouble))
-    return reply
+    if "session" in stamp:
+        build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
+    if held:
+        audit_hold(build, state)
+    message = tell(build.root, ROLE, build.unaudited[0]) if build.unaudited else ""
+    return {**reply, "systemMessage": message} if message else reply
 
 
 def audit_hold(build, state):
@@ -672,8 +688,9 @@ def is_last(state):
     return bool(state["reinforcementsUsed"] >= budget(state))
 
 
-def with_message(reply, message):
-    return {**reply, "systemMessage": message} if message else reply
+def let_go(root, trouble):
+    message = tell(root, ROLE, trouble)
+    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
 
 
 def reason(root, state):
