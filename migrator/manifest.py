@@ -21,6 +21,7 @@ INSTALLED = (
     Installed("hooks/run", f"{HOOKS_FOLDER}/run", 0o755),
     Installed("hooks/build-stop-hook.py", f"{HOOKS_FOLDER}/build-stop-hook.py", 0o755),
     Installed("hooks/build-state.py", f"{HOOKS_FOLDER}/build-state.py", 0o755),
+    Installed("hooks/build-worktree.py", f"{HOOKS_FOLDER}/build-worktree.py", 0o755),
 )
 
 # A file that is ours as long as nobody edited it.

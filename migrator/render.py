@@ -29,6 +29,7 @@ OURS = ("hooks", "playbook_scripts")
 RENDERED = {
     "hooks/build-stop-hook.py": "hooks.build_stop_hook",
     "hooks/build-state.py": "playbook_scripts.build_state",
+    "hooks/build-worktree.py": "playbook_scripts.build_worktree",
 }
 
 

@@ -35,7 +35,7 @@ def trouble_answer(trouble: Trouble) -> Answer:
     return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
 
 
-def print_answer(answer: Answer, *, as_json: bool, show: Callable[[Answer], list[str]]) -> None:
+def print_answer(answer: Answer, *, as_json: bool, show: Callable[[Answer], list[str]] | None) -> None:
     """Print the answer: results on standard output, refusals for people on standard error."""
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
@@ -43,5 +43,5 @@ def print_answer(answer: Answer, *, as_json: bool, show: Callable[[Answer], list
             sys.stderr.write(f"build-state: {answer['error']}\n")
     elif "error" in answer:
         sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
-    else:
+    elif show:
         sys.stdout.write("\n".join(show(answer)) + "\n")

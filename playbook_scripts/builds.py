@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hooks.common.phases import TERMINAL
+from hooks.common.values import text_of
 from playbook_scripts.answers import Refusal
 
 TYPE_CHECKING = False
@@ -38,3 +39,10 @@ def check_running(state: State) -> None:
     if phase in TERMINAL:
         text = f"the build is {phase}, and that is final"
         raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+
+
+def run_id(state: State) -> str:
+    """Return the id of a build: 16 hexadecimal digits that follow from when it was started."""
+    import hashlib
+
+    return hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 
@@ -10,7 +9,7 @@ from hooks.common.identity import Processes
 from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import is_count, text_of
-from playbook_scripts.builds import LOCK_SECONDS, running
+from playbook_scripts.builds import LOCK_SECONDS, run_id, running
 from playbook_scripts.history import audit_entries, minutes_between
 
 TYPE_CHECKING = False
@@ -58,7 +57,7 @@ def send(build: Build, state: State, minutes: float | None, tool: str, status: s
         return {"status": "skipped", "reason": "no channel is set" if channel is None else "no server is running"}
     elapsed = int((minutes or 0) * 60_000)
     body = {
-        "runId": hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()[:16],
+        "runId": run_id(state),
         "phase": state.get("phase"),
         "tool": tool,
         "status": status,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from hooks.common.clock import now_iso
@@ -12,7 +11,7 @@ from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import text_of
 from playbook_scripts.answers import Refusal
-from playbook_scripts.builds import LOCK_SECONDS, existing, running
+from playbook_scripts.builds import LOCK_SECONDS, existing, run_id, running
 from playbook_scripts.git import GIT_SECONDS, SAID_AT_MOST, Git
 
 TYPE_CHECKING = False
@@ -268,8 +267,7 @@ def default_branch(state: State) -> str:
     """Return a branch named after the task, or after the build where the task has no letter for it."""
     text = text_of(state, "task")[:40].lower()
     slug = "".join(char if char.isalnum() or char == "-" else "-" for char in text).strip("-")
-    run_id = hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()
-    return f"build/{slug or 'task-' + run_id[:8]}"
+    return f"build/{slug or 'task-' + run_id(state)[:8]}"
 
 
 def left_behind(git: Git, branch: str) -> str:

@@ -113,8 +113,9 @@ def test_a_stop_imports_little() -> None:
 def test_hooks_run_isolated_and_without_site_packages(project: Project, name: str) -> None:
     script = project.root / ".instar" / "hooks" / "instar" / Path(name).name
 
-    command = [sys.executable, "-I", "-S", str(script), "status"]
-    done = subprocess.run(command, input=b"{}", capture_output=True, check=True, env=project.env)
+    word = "worktree-merge" if script.stem == "build-worktree" else "status"  # which is refused, without a build
+    command = [sys.executable, "-I", "-S", str(script), word]
+    done = subprocess.run(command, input=b"{}", capture_output=True, check=False, env=project.env)
 
     assert isinstance(json.loads(done.stdout), dict)
     assert done.stderr == b""

@@ -14,7 +14,6 @@ folder. In a linked git worktree it is the main checkout.
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import sys
@@ -113,6 +112,34 @@ def build_command(root):
 def shell_word(text):
     plain = text.replace("/", "").replace("-", "").replace("_", "").replace(".", "")
     return text if plain.isalnum() and plain.isascii() else "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
+    def __init__(self, code, text, hint = "", **fields):
+        super().__init__(text)
+        self.answer = {"error": text, "code": code, **fields, **({"hint": hint} if hint else {})}
+
+
+WAYS_OUT = {
+    "state_corrupt": "mend the file, or set it aside and start anew with init",
+    "lock_timeout": "another command is at work: try again",
+    "unwritable": "nothing was changed: make room or make it writable, then try again",
+}
+
+
+def trouble_answer(trouble):
+    return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
+
+
+def print_answer(answer, *, as_json, show):
+    if as_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        if answer.get("code") == "usage":
+            sys.stderr.write(f"build-state: {answer['error']}\n")
+    elif "error" in answer:
+        sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
+    elif show:
+        sys.stdout.write("\n".join(show(answer)) + "\n")
 
 
 def now_iso():
@@ -300,32 +327,69 @@ class Lock:
                 time.sleep(0.005)
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
-    def __init__(self, code, text, hint = "", **fields):
-        super().__init__(text)
-        self.answer = {"error": text, "code": code, **fields, **({"hint": hint} if hint else {})}
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Refusal("usage", message, f"see {self.prog} --help")
 
 
-WAYS_OUT = {
-    "state_corrupt": "mend the file, or set it aside and start anew with init",
-    "lock_timeout": "another command is at work: try again",
-    "unwritable": "nothing was changed: make room or make it writable, then try again",
-}
+class CommandLine:
+    def __init__(self, prog, about):
+        self.common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
+        where = "the project (else: where the script is installed)"
+        self.common.add_argument("--project", "--dir", metavar="DIR", help=where)
+        self.common.add_argument("--json", action="store_true", help="print one JSON object, on a terminal, too")
+        self.parser = Parser(prog=prog, description=about, parents=[self.common])
+        # With `prog` given, argparse need not format a usage text for it: that would import half the library.
+        self.commands = self.parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser, prog=prog)
+
+    def add(self, name, run, about, show):
+        sub = self.commands.add_parser(name, parents=[self.common], help=about, description=about)
+        sub.set_defaults(run=run, show=show)
+        return sub
+
+    def carry_out(self, arguments, script, *, as_text = None):
+        as_json = "--json" in arguments or not sys.stdout.isatty()
+        show = None
+        try:
+            options = self.parser.parse_args(arguments)
+            show = options.show
+            as_json = as_json and ("--json" in arguments or options.run is not as_text)
+            build = Build(root_of(options, script))
+            answer = options.run(build, options)
+            if build.unaudited:
+                answer = {**answer, "warnings": [*answer.get("warnings", []), *map(str, build.unaudited)]}
+        except Refusal as refusal:
+            answer = refusal.answer
+        except Trouble as trouble:
+            answer = trouble_answer(trouble)
+        except OSError as error:
+            answer = trouble_answer(Trouble("unwritable", f"{error.filename or 'the project'}: {error.strerror}"))
+        print_answer(answer, as_json=as_json, show=show)
+        return 0 if "error" not in answer else 2 if answer["code"] == "usage" else 1
 
 
-def trouble_answer(trouble):
-    return Refusal(trouble.code, str(trouble), WAYS_OUT.get(trouble.code, "")).answer
+def count(text):
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
 
 
-def print_answer(answer, *, as_json, show):
-    if as_json:
-        sys.stdout.write(json.dumps(answer) + "\n")
-        if answer.get("code") == "usage":
-            sys.stderr.write(f"build-state: {answer['error']}\n")
-    elif "error" in answer:
-        sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
-    else:
-        sys.stdout.write("\n".join(show(answer)) + "\n")
+def root_of(options, script):
+    named = getattr(options, "project", None)
+    if named is None:
+        return installed_root(script) or find_root(os.getcwd(), os.environ)
+    if not os.path.isdir(named):
+        raise Refusal("usage", f"--project {named} is no folder")
+    return main_checkout(os.path.abspath(named))
+
+
+def leave(status):
+    try:
+        sys.stdout.flush()
+    except OSError:  # nobody reads any more
+        pass
+    os._exit(status)
 
 
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
@@ -376,6 +440,12 @@ def check_running(state):
     if phase in TERMINAL:
         text = f"the build is {phase}, and that is final"
         raise Refusal("build_terminal", text, "a new build starts with init", phase=phase)
+
+
+def run_id(state):
+    import hashlib
+
+    return hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()[:16]
 
 
 # The process name of a client, and the variable in which it tells its tools the session id.
@@ -641,7 +711,7 @@ def send(build, state, minutes, tool, status):
         return {"status": "skipped", "reason": "no channel is set" if channel is None else "no server is running"}
     elapsed = int((minutes or 0) * 60_000)
     body = {
-        "runId": hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()[:16],
+        "runId": run_id(state),
         "phase": state.get("phase"),
         "tool": tool,
         "status": status,
@@ -1242,493 +1312,72 @@ def owner(stamp):
     return f", owned by {' in '.join(known)}" if known else ", owned by nobody"
 
 
-GIT_SECONDS = 60
-MERCY_SECONDS = 5  # to take its locks and halves away
-SETTINGS = ("-c", "merge.autoStash=false")  # which would take what is staged out of the index
-OF_THE_PERSON = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_")
-SAID_AT_MOST = 2000
-
-
-class Git:
-    def __init__(self, folder, *, is_top = False):
-        self.folder = folder
-        # A caller inside a git hook has GIT_DIR and its like set, which would lead git to another repository.
-        self.environ = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("GIT_") or name.startswith(OF_THE_PERSON)
-        }
-        self.environ.update(LC_ALL="C", GIT_TERMINAL_PROMPT="0")
-        if is_top:
-            self.environ["GIT_CEILING_DIRECTORIES"] = os.path.dirname(folder)
-
-    def run(self, *arguments):
-        import subprocess
-        import tempfile
-
-        # Files, not pipes: what a hook of git's leaves running would hold a pipe open long after git has ended.
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            try:
-                process = subprocess.Popen(
-                    ["git", *SETTINGS, *arguments],
-                    cwd=self.folder,
-                    env=self.environ,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=stderr,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                text = f"git cannot be run in {self.folder}: {error.strerror}: {error.filename}"
-                raise Refusal("not_git", text, "install git, or put it on PATH") from error
-            except ValueError as error:
-                hint = "mend what names it, in the build state or on the command line"
-                raise Refusal("worktree_failed", f"git {arguments[0]} cannot be told: {error}", hint) from error
-            try:
-                status = process.wait(GIT_SECONDS)
-            except subprocess.TimeoutExpired as error:
-                text = f"git {arguments[0]} did not end within {GIT_SECONDS} s"
-                raise Refusal("worktree_failed", text, "see what keeps it, then try again") from error
-            finally:
-                end(process)
-            return subprocess.CompletedProcess(process.args, status, content(stdout), content(stderr))
-
-    def says(self, *arguments):
-        done = self.run(*arguments)
-        return str(done.stdout).rstrip("\n") if done.returncode == 0 else ""
-
-    def agrees(self, *arguments):
-        return bool(self.run(*arguments).returncode == 0)
-
-    def do(self, *arguments, hint = "mend what git names, then try again"):
-        done = self.run(*arguments)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()[:SAID_AT_MOST]
-            raise Refusal("worktree_failed", f"git {arguments[0]} failed: {said}", hint, stderr=said)
-        return str(done.stdout)
-
-    def trouble(self, *arguments):
-        try:
-            self.do(*arguments)
-        except Refusal as refusal:
-            return refusal
-        return None
-
-    def branch(self):
-        # Not --short, which lengthens the name again where a tag has the same.
-        return self.says("symbolic-ref", "--quiet", "HEAD").replace("refs/heads/", "", 1)
-
-    def has_branch(self, name):
-        return self.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{name}")
-
-    def has_commits_of(self, one, other = "HEAD"):
-        return self.agrees("merge-base", "--is-ancestor", one, other)
-
-    def is_merging(self):
-        return self.agrees("rev-parse", "--quiet", "--verify", "MERGE_HEAD")
-
-    def changed(self):
-        fields = self.do("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").split("\0")
-        return [field[3:] for field in fields if field]  # two letters and a blank stand first
-
-    def differing(self, *what):
-        return [name for name in self.do("diff", "--name-only", "--no-renames", "-z", *what).split("\0") if name]
-
-
-def end(process):
-    import signal
-    import subprocess
-
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(MERCY_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def content(file):
-    file.seek(0)
-    return str(file.read().decode("utf-8", "surrogateescape"))
-
-
-FOLDER = ".instar/worktrees"
-WAIT_SECONDS = GIT_SECONDS + 5.0
-LISTED_AT_MOST = 20
-
-
-def worktree_create(build, options):
-    with Turn(build):
-        state = running(build)
-        check_none(state)
-        git = repository(build.root)
-        source = source_of(git)
-        branch = options.branch or default_branch(state)
-        # git spells out what stands for a branch, like @{-1}: that is no name either.
-        if git.says("check-ref-format", "--branch", branch) != branch:
-            raise Refusal("worktree_failed", f"{branch} is no name for a branch", "name one with --branch")
-        is_reused = git.has_branch(branch)
-        place = left_behind(git, branch)
-        path, warned = (place, {}) if place else made(git, branch, is_reused=is_reused)
-        record(build, {"path": path, "branch": branch, "sourceBranch": source, "createdAt": now_iso()})
-    return {
-        "status": "worktree_created",
-        "path": path,
-        "branch": branch,
-        "sourceBranch": source,
-        **({"branchReused": True} if is_reused else {}),
-        **warned,
-        "instruction": f"cd {shell_word(os.path.join(build.root, path))}",
-    }
-
-
-def worktree_merge(build, options):
-    with Turn(build):
-        tree = Tree(build)
-        git = repository(build.root)
-        tree.check_clean()
-        tree.check_branches(git)
-        if git.is_merging():
-            raise Refusal("worktree_failed", f"a merge is under way in {build.root}", "finish or abort it first")
-        answer = {"status": "merged", "branch": tree.branch, "into": tree.source}
-        if git.has_commits_of(tree.ref):
-            return {**answer, "alreadyMerged": True}
-        reach = Reach(git, tree)
-        reach.check_way()
-        # What the branch's `mergeOptions` may ask for would leave the merge without a commit.
-        whole = ("--no-ff", "--no-squash", "--commit", "--no-edit")
-        trouble = git.trouble("merge", *whole, "-m", f"Merge {tree.branch}", tree.ref)
-        if trouble and not git.has_commits_of(tree.ref):
-            raise merge_failed(git, tree, reach, trouble, keep=options.keep_conflict)
-        with Lock(build, LOCK_SECONDS):
-            build.audit("worktree.merged", branch=tree.branch, into=tree.source)
-    warned = {"warnings": [str(trouble)]} if trouble else {}
-    return {**answer, "commit": git.says("rev-parse", "HEAD"), **warned}
-
-
-def worktree_cleanup(build, options):
-    with Turn(build):
-        tree = Tree(build)
-        git = repository(build.root)
-        if not options.force:
-            tree.check_clean()
-            tree.check_reachable()
-        if tree.is_there:
-            forced = ("--force",) if options.force else ()
-            hint = f"mend what git names; where nothing in {tree.path} is needed, move it away and try again"
-            git.do("worktree", "remove", *forced, "--", tree.folder, hint=hint)
-        git.do("worktree", "prune")
-        if is_merged(git, tree):
-            git.run("branch", "-D", "--", tree.branch)
-        is_kept = git.has_branch(tree.branch)
-        record(build, None, path=tree.path, branch=tree.branch, branchKept=is_kept)
-    kept = {"branchKept": True} if is_kept else {}
-    return {"status": "cleaned", "path": tree.path, "branch": tree.branch, **kept}
-
-
-class Turn(Lock):
-    def __init__(self, build):
-        super().__init__(build, WAIT_SECONDS, ".worktree.lock")
-
-
-class Tree:
-    def __init__(self, build):
-        known = worktree_of(existing(build))
-        if known is None:
-            raise Refusal("no_worktree", "the build has no worktree", "make one with worktree-create")
-        self.path, self.branch, self.source = known
-        self.ref = f"refs/heads/{self.branch}"  # a tag may have the short name, and comes first
-        self.folder = os.path.join(build.root, self.path)
-        self.is_there = os.path.isdir(self.folder) and not os.path.islink(self.folder)
-        self.git = Git(self.folder, is_top=True)
-
-    def check_clean(self):
-        changed = self.git.changed() if self.is_there else []
-        if changed:
-            text = f"{self.path} has changes that are in no commit: {listed(changed, 3)}"
-            raise Refusal("worktree_dirty", text, "commit them, or remove them, there", files=changed[:LISTED_AT_MOST])
-
-    def check_reachable(self):
-        kept = ("--not", "--branches", "--tags", "--remotes")
-        loose = self.git.do("rev-list", "--max-count=1", "HEAD", *kept).strip() if self.is_there else ""
-        if loose:
-            text = f"{self.path} is at a commit that is on no branch: {loose}"
-            raise Refusal("worktree_dirty", text, "put it on a branch there: git branch NAME", commit=loose)
-
-    def check_branches(self, main):
-        if not main.has_branch(self.branch):
-            hint = "bring it back with git branch, or end the worktree with worktree-cleanup"
-            raise Refusal("worktree_failed", f"there is no branch {self.branch} any more", hint)
-        for git, branch in ((main, self.source), *(((self.git, self.branch),) if self.is_there else ())):
-            current = git.branch()
-            if current != branch:
-                text = f"{git.folder} is on {current or 'no branch'}, and the build's worktree was made for {branch}"
-                there = f"check out {branch} there, or merge" if main.has_branch(branch) else "merge"
-                raise Refusal("wrong_branch", text, f"{there} {self.branch} by hand where it belongs")
-
-
-def worktree_of(state):
-    worktree = state.get("worktree")
-    if not worktree:
-        return None
-    values = worktree if isinstance(worktree, dict) else {}
-    path, branch, source = (text_of(values, key) for key in ("path", "branch", "sourceBranch"))
-    folder, name = os.path.split(path)
-    if folder == FOLDER and name not in ("", ".", "..") and branch and source:
-        return path, branch, source
-    text = f'the build state\'s key "worktree" is {worktree!r:.200}, expected path, branch and sourceBranch'
-    raise Trouble("state_corrupt", f"{text} of one below {FOLDER}")
-
-
-class Reach:
-    def __init__(self, git, tree):
-        self.git = git
-        self.top = git.says("rev-parse", "--show-toplevel")
-        self.changed = git.changed()
-        self.written = git.differing("--diff-filter=d", f"HEAD...{tree.ref}")
-        not_in_head = set(git.differing("--diff-filter=A", "HEAD", tree.ref))
-        self.new = [name for name in self.written if name in not_in_head]
-
-    def check_way(self):
-        lost = self.there(self.new)
-        if lost:
-            text = f"the merge would write over files that are in no commit: {listed(lost, LISTED_AT_MOST)}"
-            raise Refusal("worktree_failed", text, "move them away, then merge again", files=lost[:LISTED_AT_MOST])
-
-    def take_back(self):
-        torn = sorted(set(self.git.changed()) & set(self.written) - {*self.changed, *self.new})
-        new = self.there(self.new)
-        for name in new:
-            os.unlink(os.path.join(self.top, name))
-        if torn:
-            names = [f":(top,literal){name}" for name in torn]
-            self.git.do("checkout", "HEAD", "--", *names, hint=f"bring back what is in HEAD of {listed(torn, 20)}")
-        return bool(torn or new)
-
-    def there(self, names):
-        return [name for name in names if os.path.lexists(os.path.join(self.top, name))]
-
-
-def merge_failed(git, tree, reach, refusal, *, keep):
-    is_merging = git.is_merging()
-    conflicts = git.differing("--diff-filter=U") if is_merging else []
-    aborted = False
-    if not is_merging:
-        aborted = reach.take_back()
-    elif not (keep and conflicts):
-        aborted = git.agrees("merge", "--abort")
-    text, hint = str(refusal), str(refusal.answer["hint"])
-    if conflicts:
-        text = f"{tree.branch} and {tree.source} conflict in {listed(conflicts, LISTED_AT_MOST)}"
-        hint = f"merge {tree.source} in {tree.path}, mend the conflicts there, commit, and merge again"
-    if is_merging and not aborted:
-        hint = f"finish the merge in {git.folder} with git commit, or undo it with git merge --abort"
-    code = "merge_conflict" if conflicts else "worktree_failed"
-    named = {"conflicts": conflicts} if conflicts else {}
-    return Refusal(code, text, hint, **named, aborted=aborted, stderr=refusal.answer.get("stderr", ""))
-
-
-def listed(names, at_most):
-    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")
-
-
-def is_merged(git, tree):
-    source = f"refs/heads/{tree.source}" if git.has_branch(tree.source) else tree.source
-    return tree.source != tree.branch and git.has_commits_of(tree.ref, source)
-
-
-def check_none(state):
-    known = worktree_of(state)
-    if known:
-        path, branch, _ = known
-        hint = "work there, or end it with worktree-cleanup"
-        raise Refusal("worktree_exists", f"the build has a worktree: {path}", hint, path=path, branch=branch)
-
-
-def repository(root):
-    git = Git(root)
-    done = git.run("rev-parse", "--git-dir")
-    if done.returncode:
-        text = f"git finds no repository in {root}: {done.stderr.strip()[:SAID_AT_MOST]}"
-        raise Refusal("not_git", text, "mend what git names, or make one with git init and commit once")
-    return git
-
-
-def source_of(git):
-    commit = git.says("rev-parse", "--quiet", "--verify", "HEAD^{commit}")
-    if not commit:
-        text = f"the repository of {git.folder} has no commit yet"
-        raise Refusal("not_git", text, "commit once, then try again")
-    return git.branch() or commit
-
-
-def default_branch(state):
-    text = text_of(state, "task")[:40].lower()
-    slug = "".join(char if char.isalnum() or char == "-" else "-" for char in text).strip("-")
-    run_id = hashlib.sha256(text_of(state, "startedAt").encode("utf-8", "replace")).hexdigest()
-    return f"build/{slug or 'task-' + run_id[:8]}"
-
-
-def left_behind(git, branch):
-    folder = os.path.realpath(os.path.join(git.folder, FOLDER))
-    for entry in git.do("worktree", "list", "--porcelain").split("\n\n"):
-        place, *said = entry[len("worktree ") :].split("\n")
-        if f"branch refs/heads/{branch}" not in said or os.path.dirname(place) != folder:
-            continue
-        is_half = "locked initializing" in said  # by git, until all files are checked out
-        if os.path.isdir(place) and not is_half:
-            return f"{FOLDER}/{os.path.basename(place)}"
-        git.do("worktree", "remove", *(("--force", "--force") if is_half else ()), "--", place)
-    return ""
-
-
-def made(git, branch, *, is_reused):
-    path = free_path(git.folder, branch)
-    make_folder(git.folder, os.path.join(git.folder, FOLDER))
-    what = ("--", path, branch) if is_reused else ("-b", branch, "--", path, "HEAD")
-    trouble = git.trouble("worktree", "add", *what)
-    if not trouble:
-        return path, {}
-    path = left_behind(git, branch)
-    if path:
-        return path, {"warnings": [str(trouble)]}
-    if not is_reused:
-        git.run("branch", "-d", "--", branch)
-    raise trouble
-
-
-def free_path(root, branch):
-    stem = path = f"{FOLDER}/{branch.replace('/', '-')}"
-    number = 1
-    while os.path.lexists(os.path.join(root, path)):
-        number += 1
-        path = f"{stem}-{number}"
-    return path
-
-
-def record(build, worktree, **cleaned):
-    with Lock(build, LOCK_SECONDS):
-        state = existing(build)
-        state["worktree"] = worktree
-        build.save(state)
-        if worktree is None:
-            build.audit("worktree.cleaned", **cleaned)
-        else:
-            build.audit("worktree.created", **{key: worktree[key] for key in ("path", "branch", "sourceBranch")})
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise Refusal("usage", message, f"see {self.prog} --help")
-
-
-def parser():  # noqa: PLR0915 - a flat list
-    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--project", "--dir", metavar="DIR", help="the project (else: where the script is installed)")
-    common.add_argument("--json", action="store_true", help="print one JSON object, on a terminal, too")
-    about = "The commands of a build that holds its session until it is done."
-    top = Parser(prog="build-state", description=about, parents=[common])
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-
-    def command(run, about):
-        sub = commands.add_parser(run.__name__.replace("_", "-"), parents=[common], help=about, description=about)
-        sub.set_defaults(run=run)
-        return sub
+def add_worktree_commands(line, create, merge, cleanup):
+    sub = line.add("worktree-create", create, "make a git worktree for the build, on a branch of its own", as_lines)
+    sub.add_argument("--branch", metavar="NAME", help="the branch (build/<the task>)")
+    sub = line.add("worktree-merge", merge, "merge the build's branch into the one it came from", as_lines)
+    sub.add_argument("--keep-conflict", action="store_true", help="leave a merge with conflicts to be finished by hand")
+    sub = line.add("worktree-cleanup", cleanup, "remove the worktree, and its branch if it was merged", as_lines)
+    sub.add_argument("--force", action="store_true", help="with what is in no commit")
+
+
+def command_line():
+    line = CommandLine("build-state", "The commands of a build that holds its session until it is done.")
 
     def owner_options(sub):
         own = "else: the calling one"
         sub.add_argument("--owner-session", metavar="ID", default="", help=f"the client session that owns it ({own})")
         sub.add_argument("--owner-tmux", metavar="NAME", default="", help=f"the tmux session that owns it ({own})")
 
-    sub = command(init, "start a build that the calling session owns")
+    sub = line.add("init", init, "start a build that the calling session owns", as_lines)
     sub.add_argument("task", help="what is to be built")
     sizes = "how often its session is held: 3, 5 or 10 times"
     sub.add_argument("--size", choices=list(SIZES), default="STANDARD", help=sizes)
     owner_options(sub)
     sub.add_argument("--total-steps", metavar="N", type=count, default=0, help="how many steps are planned")
-    sub = command(transition, "move the build to another phase")
+    sub = line.add("transition", transition, "move the build to another phase", as_lines)
     sub.add_argument("phase", help=", ".join(PHASES))
     sub.add_argument("--evidence", metavar="TEXT", help="what was seen that allows it")
-    sub = command(step_complete, "record a finished step with its tests")
+    sub = line.add("step-complete", step_complete, "record a finished step with its tests", as_lines)
     sub.add_argument("number", type=int, help="the number of the step")
     sub.add_argument("description", help="what was done")
     sub.add_argument("tests", type=int, help="how many tests it has")
     sub.add_argument("passing", type=int, help="how many of them pass")
-    sub = command(complete, "finish the build")
+    sub = line.add("complete", complete, "finish the build", as_lines)
     sub.add_argument("--force", action="store_true", help="from any phase that is not final")
-    sub = command(cancel, "end the build unfinished")
+    sub = line.add("cancel", cancel, "end the build unfinished", as_lines)
     sub.add_argument("why", nargs="?", default="", help="why it shall not go on")
-    sub = command(ask, "let the owner stop until the next prompt or build command")
+    sub = line.add("ask", ask, "let the owner stop until the next prompt or build command", as_lines)
     sub.add_argument("question", help="what the person has to answer")
-    sub = command(adopt, "take over the build of an owner that is gone")
+    sub = line.add("adopt", adopt, "take over the build of an owner that is gone", as_lines)
     owner_options(sub)
     sub.add_argument("--force", action="store_true", help="from an owner that lives, too")
-    sub = command(heartbeat, "tell the project's server that the build goes on")
+    sub = line.add("heartbeat", heartbeat, "tell the project's server that the build goes on", as_lines)
     sub.add_argument("--tool", choices=TOOLS, default="none", help="what is running")
     sub.add_argument("--status", choices=STATUSES, default="still-working", help="how it goes")
-    command(status, "show where the build stands")
-    command(resume, "say whether there is a build to go on with")
-    command(report, "sum the build up, step by step")
-    sub = command(query, "show the last entries of the audit log")
+    line.add("status", status, "show where the build stands", as_picture)
+    line.add("resume", resume, "say whether there is a build to go on with", as_lines)
+    line.add("report", report, "sum the build up, step by step", as_picture)
+    sub = line.add("query", query, "show the last entries of the audit log", as_lines)
     sub.add_argument("--event", help="only this event, for example stop.blocked")
     sub.add_argument("--phase", help="only transitions from or to this phase")
     sub.add_argument("--limit", metavar="N", type=int, default=50, help="at most the last N (50)")
-    command(history, "list the finished builds")
-    sub = command(worktree_create, "make a git worktree for the build, on a branch of its own")
-    sub.add_argument("--branch", metavar="NAME", help="the branch (build/<the task>)")
-    sub = command(worktree_merge, "merge the build's branch into the one it came from")
-    sub.add_argument("--keep-conflict", action="store_true", help="leave a merge with conflicts to be finished by hand")
-    sub = command(worktree_cleanup, "remove the worktree, and its branch if it was merged")
-    sub.add_argument("--force", action="store_true", help="with what is in no commit")
-    return top
+    line.add("history", history, "list the finished builds", as_lines)
+    add_worktree_commands(line, hand_over, hand_over, hand_over)
+    return line
 
 
-def count(text):
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-def root_of(options):
-    named = getattr(options, "project", None)
-    if named is None:
-        return installed_root(__file__) or find_root(os.getcwd(), os.environ)
-    if not os.path.isdir(named):
-        raise Refusal("usage", f"--project {named} is no folder")
-    return main_checkout(os.path.abspath(named))
+def hand_over(build, _):
+    program = os.path.join(build.root, INSTALLED_BELOW, "build-worktree.py")
+    if not os.path.exists(program):
+        text = f"the program for worktrees is not installed in {build.root}"
+        raise Refusal("not_installed", text, "run instar-migrate there")
+    os.execv(sys.executable, [sys.executable, program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 def main(arguments = None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in arguments or not sys.stdout.isatty()
-    show = as_lines
-    try:
-        options = parser().parse_args(arguments)
-        show = as_picture if options.run in (status, report) else as_lines
-        build = Build(root_of(options))
-        answer = options.run(build, options)
-        if build.unaudited:
-            answer = {**answer, "warnings": [*answer.get("warnings", []), *map(str, build.unaudited)]}
-        if options.run is report:
-            as_json = "--json" in arguments  # the peer's report is text, piped or not
-    except Refusal as refusal:
-        answer = refusal.answer
-    except Trouble as trouble:
-        answer = trouble_answer(trouble)
-    except OSError as error:
-        answer = trouble_answer(Trouble("unwritable", f"{error.filename or 'the project'}: {error.strerror}"))
-    print_answer(answer, as_json=as_json, show=show)
-    return 0 if "error" not in answer else 2 if answer["code"] == "usage" else 1
-
-
-def leave(status):
-    try:
-        sys.stdout.flush()
-    except OSError:  # nobody reads any more
-        pass
-    os._exit(status)
+    return command_line().carry_out(arguments, __file__, as_text=report)  # the peer's report is text, piped or not
 
 
 if __name__ == "__main__":

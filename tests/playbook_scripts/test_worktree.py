@@ -118,7 +118,7 @@ def refused(project: Project, code: str, *command: str, env: dict[str, str] | No
 
 def hurried(project: Project, seconds: float = 1) -> Project:
     """Make git's time in the installed program short."""
-    script = project.root / ".instar/hooks/instar/build-state.py"
+    script = project.root / ".instar/hooks/instar/build-worktree.py"
     text = script.read_text()
     assert text.count("\nGIT_SECONDS = 60\n") == text.count("\nMERCY_SECONDS = 5 ") == 1
     text = text.replace("\nGIT_SECONDS = 60\n", f"\nGIT_SECONDS = {seconds}\n")
