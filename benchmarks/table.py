@@ -47,7 +47,7 @@ def rows(project: Path) -> list[Row]:
     bare = [python, "-I", "-S", "-c", "pass"], "bare Python"
     imports = [sys.executable, "-c", "import click, filelock, json, pathlib, difflib, subprocess"], "its imports"
     state = build / "build-state.json"
-    command = [python, str(project / ".instar/hooks/instar/build-state.py")]
+    command = [python, "-I", "-S", str(project / ".instar/hooks/instar/build-state.py")]
 
     def no_build() -> None:
         shutil.rmtree(build, ignore_errors=True)

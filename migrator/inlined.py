@@ -129,7 +129,7 @@ TEMPLATES = {
         "def build_command(root):\n"
         "    python = os.path.join(root, \".instar\", \"state\", \"python\")\n"
         "    script = os.path.join(root, INSTALLED_BELOW, \"build-state.py\")\n"
-        "    return shell_word(python if os.access(python, os.X_OK) else \"python3\") + \" \" + shell_word(script)\n"
+        "    return f\"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}\"\n"
         "\n"
         "\n"
         "def shell_word(text):\n"
@@ -1395,7 +1395,7 @@ TEMPLATES = {
         "    if not os.path.exists(program):\n"
         "        text = f\"the program for worktrees is not installed in {build.root}\"\n"
         "        raise Refusal(\"not_installed\", text, \"run instar-migrate there\")\n"
-        "    os.execv(sys.executable, [sys.executable, program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted\n"
+        "    os.execv(sys.executable, [sys.executable, \"-I\", \"-S\", program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted\n"
         "\n"
         "\n"
         "def main(arguments = None):\n"
@@ -1693,7 +1693,7 @@ TEMPLATES = {
         "def build_command(root):\n"
         "    python = os.path.join(root, \".instar\", \"state\", \"python\")\n"
         "    script = os.path.join(root, INSTALLED_BELOW, \"build-state.py\")\n"
-        "    return shell_word(python if os.access(python, os.X_OK) else \"python3\") + \" \" + shell_word(script)\n"
+        "    return f\"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}\"\n"
         "\n"
         "\n"
         "def shell_word(text):\n"
@@ -3035,13 +3035,13 @@ TEMPLATES = {
         "  \"hooks/build-stop-hook.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-stop-hook.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"9322e3b1a3622475da48d4e2ad73beda3948d3881001fa63be6ee9ec29595846\",\n"
+        "    \"contentHash\": \"9b474bf2cb8c8262e620759d77fbe3a17b3d66a37e60a9ed0b019c55a3c94d42\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"hooks/build-state.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-state.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"21454d106d341fa9a67fee5efc0fb3ac4806f808535e5d2b05fc3a1d68b46e2e\",\n"
+        "    \"contentHash\": \"671a1d744b113842f3f6315cf25c9edbac11aaf5faa6ef6e37336f95244e7c0d\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"hooks/build-worktree.py\": {\n"
@@ -3066,10 +3066,10 @@ TEMPLATES = {
 
 SHA256 = {
     "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
-    "hooks/build-state.py": "21454d106d341fa9a67fee5efc0fb3ac4806f808535e5d2b05fc3a1d68b46e2e",
-    "hooks/build-stop-hook.py": "9322e3b1a3622475da48d4e2ad73beda3948d3881001fa63be6ee9ec29595846",
+    "hooks/build-state.py": "671a1d744b113842f3f6315cf25c9edbac11aaf5faa6ef6e37336f95244e7c0d",
+    "hooks/build-stop-hook.py": "9b474bf2cb8c8262e620759d77fbe3a17b3d66a37e60a9ed0b019c55a3c94d42",
     "hooks/build-worktree.py": "8420fea34062f823d1cab9acbaf91955439cd2514085d3a19ab629dfab72bb18",
     "hooks/run": "6a682f43e1f9d6ae4d4501185ddf5fe4f99fd8ffc545ce62891cbb219b9f3e05",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "b633bc6ec3eae32e06c35280b9a0761895c579a81b5667a5d5d682df332ee99b",
+    "manifest.json": "a04fd2e324d73f1d0123a99329c98cde1f48a3f1db5de24e453a9e8dd66bc811",
 }

@@ -86,7 +86,7 @@ def hand_over(build: Build, _: argparse.Namespace) -> Answer:
     if not os.path.exists(program):
         text = f"the program for worktrees is not installed in {build.root}"
         raise Refusal("not_installed", text, "run instar-migrate there")
-    os.execv(sys.executable, [sys.executable, program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, [sys.executable, "-I", "-S", program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,7 +106,7 @@ def main_checkout(folder):
 def build_command(root):
     python = os.path.join(root, ".instar", "state", "python")
     script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
-    return shell_word(python if os.access(python, os.X_OK) else "python3") + " " + shell_word(script)
+    return f"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}"
 
 
 def shell_word(text):
@@ -1372,7 +1372,7 @@ def hand_over(build, _):
     if not os.path.exists(program):
         text = f"the program for worktrees is not installed in {build.root}"
         raise Refusal("not_installed", text, "run instar-migrate there")
-    os.execv(sys.executable, [sys.executable, program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, [sys.executable, "-I", "-S", program, *sys.argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 def main(arguments = None):

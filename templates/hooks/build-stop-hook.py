@@ -284,7 +284,7 @@ def main_checkout(folder):
 def build_command(root):
     python = os.path.join(root, ".instar", "state", "python")
     script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
-    return shell_word(python if os.access(python, os.X_OK) else "python3") + " " + shell_word(script)
+    return f"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}"
 
 
 def shell_word(text):

@@ -46,7 +46,7 @@ def test_the_reason_says_where_the_build_stands_and_what_to_do(owned: Project) -
 
     reason = owned.stop("s").answer["reason"]
 
-    command = f"{owned.root}/.instar/state/python {owned.root}/.instar/hooks/instar/build-state.py"
+    command = f"{owned.root}/.instar/state/python -I -S {owned.root}/.instar/hooks/instar/build-state.py"
     assert reason.splitlines()[0] == (
         "/build active: phase executing (medium, 1/5 holds used) | 1 of 4 steps, 7 tests | "
         "worktree: .instar/worktrees/roof"
