@@ -34,6 +34,7 @@ ROLE = "build-stop-hook"
 LOCK_SECONDS = 1.0
 HOLDS_AT_MOST = 50
 DEFAULT_BUDGET = 5
+WAITS_REMEMBERED = 400
 REASON_CHARACTERS_AT_MOST = 7900  # Codex shows the model no more than some 10,000 bytes of it
 
 
@@ -91,10 +92,13 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
             return None
         if "prompt" not in asked:  # the first stop after the question: it waits for the answer to this prompt
             return {"asked": {**asked, "prompt": prompt}}
-    waiting = waiting_for(event)
-    if waiting and waiting != state.get("waitedFor"):
-        return {"waitedFor": waiting}
-    return {"reinforcementsUsed": used + 1}
+    answered = {"asked": None} if isinstance(asked, dict) else {}  # a new prompt was the answer
+    known = state.get("waitedFor")
+    waited = known if isinstance(known, list) else []
+    new = [each for each in waiting_for(event) if each not in waited]
+    if new:
+        return {"waitedFor": [*waited, *new][-WAITS_REMEMBERED:], **answered}
+    return {"reinforcementsUsed": used + 1, **answered}
 
 
 def budget(state: State) -> int:
@@ -114,8 +118,8 @@ def commit(build: Build, state: State, changed: dict[str, Any], stamp: dict[str,
     old = state["owner"]
     state = {**state, **changed, "owner": {**old, **stamp}}
     held = "reinforcementsUsed" in changed
-    if held and isinstance(state.get("asked"), dict):
-        del state["asked"]  # a new prompt was the answer
+    if "asked" in changed and changed["asked"] is None:
+        del state["asked"]
     reply = block(reason(build.root, state)) if held else ALLOW
     build.save(state)
     if "session" in stamp:

@@ -14,7 +14,7 @@ from instar import __version__
 from instar.errors import InstarError
 from migrator import codex_status, report
 from migrator.changes import Note
-from migrator.files import ChangedError, apply
+from migrator.files import ChangedError, apply, remove_leftovers
 from migrator.plan import INSTALL, UNINSTALL, Plan, Step, plan
 from migrator.project import Project, open_project
 from migrator.record import read
@@ -93,6 +93,8 @@ def _carry_out(project: Project, steps: tuple[Step, ...], tries: int = 3) -> Pla
     try:
         if planned.changes:
             apply(project.root, planned.changes)
+        if steps is UNINSTALL:
+            remove_leftovers(project.root)
     except ChangedError:
         if tries == 1:
             raise

@@ -100,6 +100,16 @@ def _apply_locked(root: Path, changes: list[Change]) -> None:
             _remove_empty_parents(root, change.path)
 
 
+def remove_leftovers(root: Path) -> None:
+    """Remove the empty folders that the installation made, which an uninstallation leaves when it is killed."""
+    markers = [marker.relative_to(root / PRISTINE) for marker in (root / PRISTINE).rglob(f"*{ABSENT}")]
+    places = [root / marker.with_name(marker.name.removesuffix(ABSENT)) for marker in markers]
+    places += [root / ".instar/hooks", root / ".instar/hooks/instar"]
+    for place in sorted(places, reverse=True):  # the deepest first
+        if not place.is_symlink():
+            _remove_folder(place)
+
+
 def _is_due(root: Path, change: Change) -> bool:
     """Say whether a change is still to be made. Raise `ChangedError` when what it starts from is gone."""
     is_link = any(content is not None and content.is_link for content in (change.before, change.after))

@@ -648,6 +648,8 @@ TEMPLATES = {
         "\n"
         "def copy_of(history, state):\n"
         "    for name in os.listdir(history):\n"
+        "        if name.startswith(\".\"):  # a temporary file of theirs\n"
+        "            continue\n"
         "        path = os.path.join(history, name)\n"
         "        try:\n"
         "            with open(path, encoding=\"utf-8\") as file:\n"
@@ -717,7 +719,10 @@ TEMPLATES = {
         "\n"
         "def beat(build, state):\n"
         "    if channel_of(os.environ):\n"
-        "        times = boundaries(build, state)\n"
+        "        try:\n"
+        "            times = boundaries(build, state)\n"
+        "        except Trouble:  # an audit log that cannot be read: the command itself went well, and says so\n"
+        "            return\n"
         "        send(build, state, minutes_between(times[-2], times[-1]), \"none\", \"phase-boundary\")\n"
         "\n"
         "\n"
@@ -2004,6 +2009,7 @@ TEMPLATES = {
         "LOCK_SECONDS = 1.0\n"
         "HOLDS_AT_MOST = 50\n"
         "DEFAULT_BUDGET = 5\n"
+        "WAITS_REMEMBERED = 400\n"
         "REASON_CHARACTERS_AT_MOST = 7900  # Codex shows the model no more than some 10,000 bytes of it\n"
         "\n"
         "\n"
@@ -2054,10 +2060,13 @@ TEMPLATES = {
         "            return None\n"
         "        if \"prompt\" not in asked:  # the first stop after the question: it waits for the answer to this prompt\n"
         "            return {\"asked\": {**asked, \"prompt\": prompt}}\n"
-        "    waiting = waiting_for(event)\n"
-        "    if waiting and waiting != state.get(\"waitedFor\"):\n"
-        "        return {\"waitedFor\": waiting}\n"
-        "    return {\"reinforcementsUsed\": used + 1}\n"
+        "    answered = {\"asked\": None} if isinstance(asked, dict) else {}  # a new prompt was the answer\n"
+        "    known = state.get(\"waitedFor\")\n"
+        "    waited = known if isinstance(known, list) else []\n"
+        "    new = [each for each in waiting_for(event) if each not in waited]\n"
+        "    if new:\n"
+        "        return {\"waitedFor\": [*waited, *new][-WAITS_REMEMBERED:], **answered}\n"
+        "    return {\"reinforcementsUsed\": used + 1, **answered}\n"
         "\n"
         "\n"
         "def budget(state):\n"
@@ -2074,8 +2083,8 @@ TEMPLATES = {
         "    old = state[\"owner\"]\n"
         "    state = {**state, **changed, \"owner\": {**old, **stamp}}\n"
         "    held = \"reinforcementsUsed\" in changed\n"
-        "    if held and isinstance(state.get(\"asked\"), dict):\n"
-        "        del state[\"asked\"]  # a new prompt was the answer\n"
+        "    if \"asked\" in changed and changed[\"asked\"] is None:\n"
+        "        del state[\"asked\"]\n"
         "    reply = block(reason(build.root, state)) if held else ALLOW\n"
         "    build.save(state)\n"
         "    if \"session\" in stamp:\n"
@@ -3035,13 +3044,13 @@ TEMPLATES = {
         "  \"hooks/build-stop-hook.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-stop-hook.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"9b474bf2cb8c8262e620759d77fbe3a17b3d66a37e60a9ed0b019c55a3c94d42\",\n"
+        "    \"contentHash\": \"3ad5df3b31fc64e39ce8fb9db435785d0e0ae1c1553125993278f50c9f3c2efb\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"hooks/build-state.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-state.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"671a1d744b113842f3f6315cf25c9edbac11aaf5faa6ef6e37336f95244e7c0d\",\n"
+        "    \"contentHash\": \"4e208f96dc03ad55ebcbebc300fa54a099450bb50715cc826bd822ad9331b287\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"hooks/build-worktree.py\": {\n"
@@ -3066,10 +3075,10 @@ TEMPLATES = {
 
 SHA256 = {
     "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
-    "hooks/build-state.py": "671a1d744b113842f3f6315cf25c9edbac11aaf5faa6ef6e37336f95244e7c0d",
-    "hooks/build-stop-hook.py": "9b474bf2cb8c8262e620759d77fbe3a17b3d66a37e60a9ed0b019c55a3c94d42",
+    "hooks/build-state.py": "4e208f96dc03ad55ebcbebc300fa54a099450bb50715cc826bd822ad9331b287",
+    "hooks/build-stop-hook.py": "3ad5df3b31fc64e39ce8fb9db435785d0e0ae1c1553125993278f50c9f3c2efb",
     "hooks/build-worktree.py": "8420fea34062f823d1cab9acbaf91955439cd2514085d3a19ab629dfab72bb18",
     "hooks/run": "6a682f43e1f9d6ae4d4501185ddf5fe4f99fd8ffc545ce62891cbb219b9f3e05",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "a04fd2e324d73f1d0123a99329c98cde1f48a3f1db5de24e453a9e8dd66bc811",
+    "manifest.json": "f2a78121824f7217690c2ee98c3a9e04ed8a8fca9d702ec1a1642c70da21dafe",
 }

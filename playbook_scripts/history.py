@@ -35,6 +35,8 @@ def archive(build: Build, state: State) -> str:
 def copy_of(history: str, state: State) -> str:
     """Return the copy of this very build that a command made which then failed or was killed; "" for none."""
     for name in os.listdir(history):
+        if name.startswith("."):  # a temporary file of theirs
+            continue
         path = os.path.join(history, name)
         try:
             with open(path, encoding="utf-8") as file:

@@ -103,10 +103,7 @@ def _drop(text: str, event: str, found: Found) -> str:
 
 def _ours(text: str, event: str) -> list[Found]:
     """Return our handlers at an event, in the order they stand."""
-    groups = get(text, ("hooks", event))
-    if groups is not MISSING:
-        get(text, ("hooks", event, 0))  # raises where this is no list
-    return _ours_among(groups)
+    return _ours_among(get(text, ("hooks", event)))
 
 
 def _ours_among(groups: object) -> list[Found]:

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
+MANIFEST = json.loads((TEMPLATES / "manifest.json").read_bytes())
 
 OWN_FILES = {
-    f"{HOOKS}/run": ("hooks/run", 0o755),
-    f"{HOOKS}/build-stop-hook.py": ("hooks/build-stop-hook.py", 0o755),
-    f"{HOOKS}/build-state.py": ("hooks/build-state.py", 0o755),
-    SKILL: ("skills/build/SKILL.md", 0o644),
+    entry["installedPath"]: (template, int(entry["mode"], 8))
+    for template, entry in MANIFEST.items()
+    if "installedPath" in entry
 }
 OTHER_FILES = {SETTINGS, LOCAL, CODEX, RECORD, ".instar/.gitignore"}
 
@@ -96,6 +96,7 @@ def is_ours(handler: dict[str, object]) -> bool:
 
 
 def test_files_of_ours_land_as_the_templates_are(installed: Scratch) -> None:
+    assert {f"{HOOKS}/run", f"{HOOKS}/build-stop-hook.py", f"{HOOKS}/build-state.py", SKILL} <= OWN_FILES.keys()
     for path, (template, mode) in OWN_FILES.items():
         assert installed.read(path) == (TEMPLATES / template).read_bytes()
         assert stat.S_IMODE(installed.place(path).stat().st_mode) == mode
@@ -430,7 +431,7 @@ def test_block_cap_that_somebody_set_stays(scratch: Scratch, place: str, value: 
     set_cap(scratch, place, value)
     report = scratch.report()
     assert report["warnings"] == []
-    assert not any("block" in change["why"] for change in report["changes"])
+    assert LOCAL not in [change["path"] for change in report["changes"]]
 
 
 @pytest.mark.parametrize("value", ["5", "many", "²", "", True])

@@ -231,7 +231,7 @@ def test_hook_file_outside_of_the_project_stays(installed: Scratch) -> None:
 
 UNTOUCHED = {
     SETTINGS: '{"hooks": {"Stop": [ ]}}',
-    LOCAL: json.dumps({"env": {CAP: "11"}}),
+    LOCAL: json.dumps({"env": {CAP: "11", "SHELL": "/opt/instar/sh"}}),
     CODEX: '{"hooks": {}}',
     AGENTS: "# Rules\n",
     SKILL: "mine",
@@ -258,6 +258,14 @@ def test_second_uninstall_touches_nothing(installed: Scratch) -> None:
     before = installed.snapshot()
     assert "nothing to do" in installed.migrate("--uninstall")
     assert installed.snapshot() == before
+
+
+@pytest.mark.parametrize("text", ['{"hooks": {"Stop": [ ]}}', '{"hooks": { }}', "{}", "{,}"])
+def test_second_uninstall_touches_nothing_that_came_later(installed: Scratch, text: str) -> None:
+    installed.migrate("--uninstall")
+    installed.write(SETTINGS, text)
+    installed.run("--uninstall")
+    assert installed.read(SETTINGS) == text.encode()
 
 
 def test_block_cap_of_the_user_stays(scratch: Scratch) -> None:

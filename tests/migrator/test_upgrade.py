@@ -109,8 +109,9 @@ def test_of_two_alike_the_first_is_left(installed: Scratch, path: str) -> None:
 
     def double(hooks: Hooks) -> None:
         for groups in hooks.values():
-            groups.extend(copy.deepcopy(groups))
-            groups[0]["hooks"].extend(copy.deepcopy(groups[0]["hooks"]))
+            second = [{**handler, "statusMessage": "the second"} for handler in groups[0]["hooks"]]
+            groups[0]["hooks"].extend(second)
+            groups.append({"hooks": second})
 
     edit(installed, path, double)
     installed.migrate()
