@@ -20,10 +20,7 @@ def replace_file(path: str, data: bytes) -> None:
     except OSError:
         remove_if_there(temporary)
         raise
-    try:
-        sync_folder(folder)
-    except OSError:  # the new file is in place for everybody to see: that is no failure any more
-        pass
+    sync_folder(folder)
 
 
 def keep_mode(path: str, fd: int) -> None:
@@ -35,12 +32,13 @@ def keep_mode(path: str, fd: int) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Make a rename in `folder` survive a power cut, if the system lets us: what was renamed can be seen by all."""
     try:
+        fd = os.open(folder, os.O_RDONLY)
         os.fsync(fd)
-    finally:
         os.close(fd)
+    except OSError:
+        pass
 
 
 def sweep(folder: str) -> None:

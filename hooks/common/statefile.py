@@ -38,7 +38,7 @@ class Build:
         try:
             fd = os.open(self.state_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                data = read_at_most(fd, STATE_BYTES_AT_MOST + 1)
+                data = os.read(fd, STATE_BYTES_AT_MOST + 1)  # all of it: this is a regular file
             finally:
                 os.close(fd)
         except FileNotFoundError:
@@ -89,17 +89,6 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-def read_at_most(fd: int, size: int) -> bytes:
-    """Return up to `size` bytes."""
-    data = b""
-    while len(data) < size:
-        chunk = os.read(fd, size - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return data
 
 
 class Lock:

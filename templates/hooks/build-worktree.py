@@ -84,10 +84,7 @@ def replace_file(path, data):
     except OSError:
         remove_if_there(temporary)
         raise
-    try:
-        sync_folder(folder)
-    except OSError:  # the new file is in place for everybody to see: that is no failure any more
-        pass
+    sync_folder(folder)
 
 
 def keep_mode(path, fd):
@@ -98,11 +95,12 @@ def keep_mode(path, fd):
 
 
 def sync_folder(folder):
-    fd = os.open(folder, os.O_RDONLY)
     try:
+        fd = os.open(folder, os.O_RDONLY)
         os.fsync(fd)
-    finally:
         os.close(fd)
+    except OSError:
+        pass
 
 
 def sweep(folder):
@@ -156,7 +154,7 @@ class Build:
         try:
             fd = os.open(self.state_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                data = read_at_most(fd, STATE_BYTES_AT_MOST + 1)
+                data = os.read(fd, STATE_BYTES_AT_MOST + 1)  # all of it: this is a regular file
             finally:
                 os.close(fd)
         except FileNotFoundError:
@@ -200,16 +198,6 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-def read_at_most(fd, size):
-    data = b""
-    while len(data) < size:
-        chunk = os.read(fd, size - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return data
 
 
 class Lock:

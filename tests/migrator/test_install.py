@@ -172,12 +172,11 @@ def test_second_run_changes_nothing_in_a_project_of_a_user(scratch: Scratch, tex
 # The user's settings
 
 
-@pytest.mark.parametrize("path", [*CLIENT_FILES, LOCAL])
 @pytest.mark.parametrize("text", HAND_WRITTEN.values(), ids=HAND_WRITTEN)
-def test_user_loses_no_character_of_settings(scratch: Scratch, path: str, text: str) -> None:
-    place = scratch.write(path, text)
+def test_user_loses_no_character_of_settings(scratch: Scratch, text: str) -> None:
+    places = [scratch.write(path, text) for path in (*CLIENT_FILES, LOCAL)]
     scratch.migrate()
-    assert is_insertion(text, place.read_bytes().decode())
+    assert [is_insertion(text, place.read_bytes().decode()) for place in places] == [True] * 3
 
 
 def is_insertion(before: str, after: str) -> bool:
@@ -220,13 +219,12 @@ def test_settings_are_written_through_a_link(scratch: Scratch) -> None:
     assert json.loads(dotfile.read_bytes())["hooks"].keys() == set(EVENTS)
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
-def test_mode_of_settings_stays(scratch: Scratch, mode: int) -> None:
-    paths = [*CLIENT_FILES, LOCAL]
-    for path in paths:
+def test_mode_of_settings_stays(scratch: Scratch) -> None:
+    modes = {SETTINGS: 0o600, CODEX: 0o640, LOCAL: 0o664}
+    for path, mode in modes.items():
         scratch.write(path, "{}", mode)
     scratch.migrate()
-    assert {stat.S_IMODE(scratch.place(path).stat().st_mode) for path in paths} == {mode}
+    assert {path: stat.S_IMODE(scratch.place(path).stat().st_mode) for path in modes} == modes
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

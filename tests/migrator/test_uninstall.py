@@ -55,10 +55,9 @@ def test_project_without_files_has_none_afterwards(scratch: Scratch) -> None:
     assert is_gone(scratch)
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
 @pytest.mark.parametrize("text", SETTINGS_TEXTS.values(), ids=SETTINGS_TEXTS)
-def test_untouched_settings_come_back_whole(scratch: Scratch, text: str, mode: int) -> None:
-    for path in (*CLIENT_FILES, LOCAL):
+def test_untouched_settings_come_back_whole(scratch: Scratch, text: str) -> None:
+    for path, mode in zip((*CLIENT_FILES, LOCAL), (0o600, 0o644, 0o664), strict=True):
         scratch.write(path, text, mode)
     before = scratch.users_files()
     scratch.migrate()
