@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 DRIVER = Path(__file__).with_name("driver.py")
 PYTHON = ".instar/state/python"
 BUILD_STATE = ".instar/hooks/instar/build-state.py"
-ONLY_AT = {"short": "write", "ENOLCK": "flock"}  # the call that a kind of fault can happen at
+OPENS = ("open", "open for reading")
+ONLY_AT = {"short": ("write",), "ENOLCK": ("flock",), "EMFILE": OPENS}  # the calls that a kind of fault can happen at
 SPAWNS = ("spawn", "fork", "posix_spawn")
 
 # Runs what the project's interpreter was asked to run, broken by $FAULT; the options it was given are the driver's own.
@@ -170,7 +171,7 @@ def faults(kind: str, calls: list[Call]) -> dict[str, Call]:
     before it; but for the last, and for a program that was started and goes on alone.
     """
     if kind != "kill":
-        return {f"{kind}@{call.number}": call for call in calls if call.name in ONLY_AT.get(kind, call.name)}
+        return {f"{kind}@{call.number}": call for call in calls if kind not in ONLY_AT or call.name in ONLY_AT[kind]}
     after = [call for call in calls if call.name in SPAWNS or call == calls[-1]]
     before = {f"kill-before@{call.number}": call for call in calls}
     return {**before, **{f"kill-after@{call.number}": call for call in after}}

@@ -26,10 +26,12 @@ KEYS = (
 )  # fmt: skip
 
 
-def members(values: st.SearchStrategy[str], keys: tuple[str, ...] = KEYS) -> st.SearchStrategy[list[tuple[str, str]]]:
+def members(
+    values: st.SearchStrategy[str], keys: tuple[str, ...] = KEYS, most: int = 6
+) -> st.SearchStrategy[list[tuple[str, str]]]:
     """Draw the members of an object; a key may stand there twice."""
     names = st.sampled_from(keys).map(json.dumps) | st.sampled_from(['""', '"\\ud800"', '"x"'])
-    return st.lists(st.tuples(names, values), max_size=6)
+    return st.lists(st.tuples(names, values), max_size=most)
 
 
 def as_object(pairs: list[tuple[str, str]]) -> str:
@@ -55,23 +57,22 @@ STEPS = st.lists(members(VALUES, ("step", "tests", "passing", "description")).ma
     lambda steps: "[" + ",".join(steps) + "]"
 )
 QUESTIONS = members(SCALARS, ("question", "prompt", "at")).map(as_object)
-PHASES = st.sampled_from(["idle", "planning", "executing", "verifying", "fixing", "hardening", "complete", "failed"])
+PHASES = st.sampled_from(
+    ["idle", "planning", "executing", "executing", "verifying", "fixing", "hardening", "complete", "failed"]
+)
 LIKELY = {
     "protection": BUDGETS,
     "reinforcementsUsed": st.integers(0, 6).map(str),
     "phase": PHASES.map(json.dumps),
-    "steps": STEPS,
-    "asked": QUESTIONS,
+    "steps": STEPS | st.just("[]"),
+    "asked": QUESTIONS | st.just('{"question": "?", "prompt": "s"}'),
 }
 LIKELY_MEMBERS = st.fixed_dictionaries({"owner": OWNERS | STAMPED}, optional=LIKELY).map(
     lambda chosen: [(json.dumps(key), value) for key, value in chosen.items()]
 )
-STATES = (
-    st.tuples(LIKELY_MEMBERS, members(VALUES) | DEEP.map(lambda deep: [('"x"', deep)])).map(
-        lambda both: as_object([*both[0], *both[1]])
-    )
-    | ANYTHING
-)
+ADDED = members(VALUES, most=2) | DEEP.map(lambda deep: [('"x"', deep)])
+LIKELY_STATES = st.tuples(LIKELY_MEMBERS, ADDED).map(lambda both: as_object([*both[0], *both[1]]))
+STATES = LIKELY_STATES | LIKELY_STATES | LIKELY_STATES | ANYTHING
 TASKS = st.lists(members(SCALARS, ("id", "type")).map(as_object) | VALUES, max_size=3).map(
     lambda tasks: "[" + ",".join(tasks) + "]"
 )
@@ -79,7 +80,8 @@ EVENT_MEMBERS = st.fixed_dictionaries(
     {"session_id": st.sampled_from(['"s"', '"s"', '"t"', '"\\ud800"'])},
     optional={"background_tasks": TASKS, "session_crons": TASKS, "prompt_id": SCALARS, "turn_id": SCALARS},
 ).map(lambda chosen: [(json.dumps(key), value) for key, value in chosen.items()])
-EVENTS = st.tuples(EVENT_MEMBERS, members(VALUES)).map(lambda both: as_object([*both[0], *both[1]])) | ANYTHING
+LIKELY_EVENTS = st.tuples(EVENT_MEMBERS, members(VALUES, most=2)).map(lambda both: as_object([*both[0], *both[1]]))
+EVENTS = LIKELY_EVENTS | LIKELY_EVENTS | LIKELY_EVENTS | ANYTHING
 
 
 def encoded(text: str) -> bytes:

@@ -42,7 +42,7 @@ class Build:
     used: int = 0
     question: str = ""
     question_at: str = ""  # the prompt whose stop came first after the question
-    waited: list[str] = field(default_factory=list)
+    waited: set[str] = field(default_factory=set)  # the work in the background that was waited for
 
     @property
     def is_over(self) -> bool:
@@ -171,13 +171,14 @@ class Checkout:
         if build.question and prompt in ("", build.question_at):
             return False
         is_first_stop = bool(build.question) and not build.question_at
-        is_wait = bool(waits) and waits != build.waited
+        is_wait = bool(set(waits) - build.waited)
         if is_first_stop:
             build.question_at = prompt
         elif is_wait:
-            build.waited = waits
+            build.waited |= set(waits)
         else:
-            build.used, build.question = build.used + 1, ""
+            build.used += 1
+        build.question = build.question if is_first_stop else ""
         if session and session != build.session:
             build.session = session
             self.events.append("owner.reconciled")

@@ -14,24 +14,35 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from hooks.build_stop_hook import stop
 from hooks.common.statefile import Build
 from playbook_scripts.build_state import main
 from support import Project
-from tests.properties.model import PHASES, Checkout
+from tests.properties.model import PHASES, WAYS, Checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PARTS = 4
 MACHINE = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
-PANES = ("", "A", "B")
-SESSIONS = ("", "s", "t")
+SIZES = st.sampled_from(["SMALL", "STANDARD", "LARGE"])
+PANES = st.sampled_from(["", "A", "B"])
+SESSIONS = st.sampled_from(["", "s", "t"])
 SMALL = st.integers(-1, 3)
-OFTEN = st.sampled_from(["planning", "executing", "verifying", "fixing", "hardening"])  # the phases on the way
+BEGUN = ("executing", "verifying")
+STARTS = ((), ("planning",), ("executing",), ("executing",), BEGUN, (*BEGUN, "fixing"), (*BEGUN, "hardening"))
+IDLE_AT_MOST = 3  # things that are tried while there is no build
 
 
 class Machine(RuleBasedStateMachine):
@@ -41,6 +52,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.model = Checkout()
         self.numbers = count(1)
+        self.idle = 0
         self.project = self.make()
 
     def make(self) -> Project:
@@ -67,17 +79,95 @@ class Machine(RuleBasedStateMachine):
         assert status == (2 if allowed == {"usage"} else int(allowed != {""}))
         return answer
 
-    @rule(size=st.sampled_from(["SMALL", "STANDARD", "LARGE"]), pane=st.sampled_from(PANES),
-          session=st.sampled_from(SESSIONS))  # fmt: skip
-    def init(self, size: str, pane: str, session: str) -> None:
+    @property
+    def phase(self) -> str:
+        """The phase of the build; "" without one that goes on."""
+        build = self.model.build
+        return build.phase if build and not build.is_over else ""
+
+    def is_worth_it(self) -> bool:
+        """Say whether there is a build, or little was tried without one."""
+        return bool(self.phase) or self.idle < IDLE_AT_MOST
+
+    def start(self, size: str, pane: str, session: str) -> None:
         task = f"task {next(self.numbers)}"
         allowed = self.model.init(task, size, pane, session)
         self.expect(allowed, "init", task, "--size", size, "--owner-session", session, "--owner-tmux", pane)
 
-    @rule(phase=OFTEN | st.sampled_from([*PHASES, "nowhere"]))
-    def transition(self, phase: str) -> None:
+    def go(self, phase: str) -> None:
         self.expect(self.model.transition(phase), "transition", phase, "--evidence", "seen")
 
+    # What people do: mostly what leads on
+
+    @initialize(is_first=st.booleans(), size=SIZES, pane=PANES, session=SESSIONS, way=st.sampled_from(STARTS))
+    def begin(self, size: str, pane: str, session: str, way: tuple[str, ...], *, is_first: bool) -> None:
+        if is_first:
+            self.init(size, pane, session, way)
+
+    @precondition(lambda self: not self.phase)
+    @rule(size=SIZES, pane=PANES, session=SESSIONS, way=st.sampled_from(STARTS))
+    def init(self, size: str, pane: str, session: str, way: tuple[str, ...]) -> None:
+        self.start(size, pane, session)
+        for phase in way:
+            self.go(phase)
+
+    @precondition(lambda self: self.phase)
+    @rule(choice=st.integers(0, 5))
+    def advance(self, choice: int) -> None:
+        ways = sorted(WAYS[self.phase] - {"complete"}) or ["complete"]
+        self.go(ways[choice % len(ways)])
+
+    @precondition(lambda self: self.phase == "verifying")
+    @rule()
+    def mend(self) -> None:
+        self.go("fixing")
+        self.go("verifying")
+
+    @precondition(lambda self: self.phase == "executing")
+    @rule(number=st.integers(1, 2), tests=st.integers(0, 2), failing=st.integers(0, 1))
+    def record(self, number: int, tests: int, failing: int) -> None:
+        self.step(number, tests, max(0, tests - failing))
+
+    @precondition(lambda self: self.phase)
+    @rule(prompt=st.sampled_from(["", "1", "2", "3"]))
+    def stop_of_the_owner(self, prompt: str) -> None:
+        assert self.model.build
+        self.check_stop(self.model.build.tmux, self.model.build.session, prompt, [])
+
+    @precondition(lambda self: self.phase)
+    @rule(waits=st.lists(st.sampled_from("abcd"), unique=True))
+    def stop_of_the_owner_with_work_in_the_background(self, waits: list[str]) -> None:
+        assert self.model.build
+        self.check_stop(self.model.build.tmux, self.model.build.session, "", waits)
+
+    @precondition(lambda self: self.phase and self.model.build.tmux)
+    @rule(session=SESSIONS)
+    def stop_in_the_pane_of_the_owner(self, session: str) -> None:
+        assert self.model.build
+        self.check_stop(self.model.build.tmux, session, "", [])
+
+    @precondition(lambda self: self.phase)
+    @rule(prompts=st.lists(st.sampled_from("12"), max_size=3), waits=st.lists(st.sampled_from("abcd"), max_size=1))
+    def question(self, prompts: list[str], waits: list[str]) -> None:
+        assert self.model.build
+        self.ask("which?")
+        for prompt in prompts:
+            self.check_stop(self.model.build.tmux, self.model.build.session, prompt, waits)
+
+    # What else may come, at any time
+
+    @precondition(lambda self: self.is_worth_it())
+    @rule(size=SIZES, pane=PANES, session=SESSIONS)
+    def init_at_any_time(self, size: str, pane: str, session: str) -> None:
+        self.start(size, pane, session)
+
+    @precondition(lambda self: self.is_worth_it())
+    @rule(phase=st.sampled_from([*PHASES, "nowhere"]), is_end=st.sampled_from([False, False, True]))
+    def transition(self, phase: str, *, is_end: bool) -> None:
+        if is_end or phase not in ("failed", "escalated"):
+            self.go(phase)
+
+    @precondition(lambda self: self.is_worth_it())
     @rule(number=SMALL, tests=SMALL, passing=SMALL)
     def step(self, number: int, tests: int, passing: int) -> None:
         allowed = self.model.step(number, tests, passing)
@@ -86,31 +176,32 @@ class Machine(RuleBasedStateMachine):
             numbers = [number for number, _, _ in self.model.build.steps]
             assert answer.get("repeat", False) is (numbers.count(number) > 1)
 
-    @rule(force=st.booleans())
-    def complete(self, *, force: bool) -> None:
-        self.expect(self.model.complete(force=force), "complete", *(["--force"] if force else []))
+    @precondition(lambda self: self.is_worth_it())
+    @rule(force=st.booleans(), is_end=st.sampled_from([False, False, True]))
+    def complete(self, *, force: bool, is_end: bool) -> None:
+        if is_end or not self.phase:
+            self.expect(self.model.complete(force=force), "complete", *(["--force"] if force else []))
 
-    @rule()
-    def cancel(self) -> None:
-        self.expect(self.model.cancel(), "cancel", "why")
+    @precondition(lambda self: self.is_worth_it())
+    @rule(is_end=st.sampled_from([False, False, False, True]))
+    def cancel(self, *, is_end: bool) -> None:
+        if is_end or not self.phase:
+            self.expect(self.model.cancel(), "cancel", "why")
 
+    @precondition(lambda self: self.is_worth_it())
     @rule(question=st.sampled_from(["which?", " padded ", " "]))
     def ask(self, question: str) -> None:
         self.expect(self.model.ask(question), "ask", question)
 
-    @rule(session=st.sampled_from(SESSIONS))
+    @precondition(lambda self: self.is_worth_it())
+    @rule(session=SESSIONS)
     def adopt(self, session: str) -> None:
         self.expect(self.model.adopt(session), "adopt", "--owner-session", session)
 
-    @rule(pane=st.sampled_from(PANES), session=st.sampled_from(SESSIONS), prompt=st.sampled_from(["", "1", "2", "3"]))
+    @precondition(lambda self: self.is_worth_it())
+    @rule(pane=PANES, session=SESSIONS, prompt=st.sampled_from(["", "1", "2", "3"]))
     def stop(self, pane: str, session: str, prompt: str) -> None:
         self.check_stop(pane, session, prompt, [])
-
-    @rule(session=st.sampled_from(SESSIONS), is_new=st.booleans())
-    def stop_with_work_in_the_background(self, session: str, *, is_new: bool) -> None:
-        build = self.model.build
-        if build and not build.question:  # what a question and a wait at once mean is another test's
-            self.check_stop("", session, "", [str(next(self.numbers))] if is_new else build.waited)
 
     def check_stop(self, pane: str, session: str, prompt: str, waits: list[str]) -> None:
         tasks = [{"id": name, "type": "shell"} for name in waits]
@@ -125,6 +216,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_state_is_as_the_models(self) -> None:
+        self.idle = 0 if self.phase else self.idle + 1
         if self.model.build is None:
             assert not self.project.state_path.exists()
             return
@@ -172,9 +264,9 @@ def environment(**values: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_a_build_does_what_the_model_does(part: int) -> None:
-    assert part in range(2)  # two of them, so that two workers share the search
+    assert part in range(PARTS)  # so that the workers share the search
     run_state_machine_as_test(Machine, settings=MACHINE)
 
 
