@@ -1,3 +1,3 @@
 """What runs beside the clients."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from migrator.codex_status import CodexStatus
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="instar-migrate")
 @click.option(
     "--project", "--dir", "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False),
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 )
 @click.option("--trust-codex", is_flag=True, help="Have Codex trust our hooks in this project.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
 def main(  # noqa: PLR0913 - a parameter is an option
+    context: click.Context,
     folder: str | None,
     clients: tuple[Client, ...],
     *,
@@ -56,6 +58,8 @@ def main(  # noqa: PLR0913 - a parameter is an option
     Writes the hooks below .instar/ and registers them in .claude/settings.json and .codex/hooks.json, where it touches
     nothing but its own entries. Run twice it changes nothing; --uninstall takes all of it out again.
     """
+    if context.invoked_subcommand:
+        return
     if uninstall and clients:
         raise click.UsageError("--clients says what stays installed: use it without --uninstall")
     is_done = not (dry_run or check or as_diff)
@@ -82,6 +86,20 @@ def main(  # noqa: PLR0913 - a parameter is an option
         if not (uninstall or check):
             click.echo("\n".join(report.next_steps(project, codex)))
     sys.exit(1 if planned.noted("error") or (check and planned.changes) else 0)
+
+
+@main.command()
+@click.option(
+    "--project", "--dir", "folder", metavar="DIR", type=click.Path(exists=True, file_okay=False),
+    help="The project [default: the one around this folder].",
+)  # fmt: skip
+@click.option("--fix", is_flag=True, help="Mend what can be mended without you.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(folder: str | None, *, fix: bool, as_json: bool) -> None:
+    """Fire every registered hook as the clients would, and name what keeps it from doing its work."""
+    from migrator.doctor import examine  # noqa: PLC0415 - a migration does not wait for it
+
+    sys.exit(examine(folder, fix=fix, as_json=as_json))
 
 
 def _carry_out(project: Project, steps: tuple[Step, ...], tries: int = 3) -> Plan:
