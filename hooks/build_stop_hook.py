@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 
 from hooks.common.identity import Self
-from hooks.common.ownership import claim
-from hooks.common.phases import NEXT, TERMINAL, legal_targets
+from hooks.common.ownership import owned
+from hooks.common.phases import NEXT, legal_targets
 from hooks.common.project import build_command, installed_root
 from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
-from hooks.common.statefile import Build, Lock
+from hooks.common.statefile import Build
 from hooks.common.trouble import Trouble, tell
 from hooks.common.values import expect, is_count, text_of, whole_number
 
@@ -59,22 +59,13 @@ def stop(build: Build, event: dict[str, Any]) -> dict[str, Any]:
     me = Self(text_of(event, "session_id"), os.environ)
     if owned(build, me) is None:  # strangers never wait for the lock
         return ALLOW
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         found = owned(build, me)
         changed = decide(found[0], event) if found else None
         if not found or not changed:
             return ALLOW
         state, stamp = found
         return commit(build, state, changed, stamp)
-
-
-def owned(build: Build, me: Self) -> tuple[State, dict[str, Any]] | None:
-    """Return the unfinished build that `me` owns, and what has to change in its owner stamp; None if there is none."""
-    state = build.load()
-    if state is None or state.get("phase") in TERMINAL:
-        return None
-    stamp = claim(state.get("owner"), me)
-    return None if stamp is None else (state, stamp)
 
 
 def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:

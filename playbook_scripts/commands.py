@@ -7,7 +7,6 @@ import os
 from hooks.common.clock import now_iso
 from hooks.common.phases import NEXT, PHASES, TERMINAL, legal_targets
 from hooks.common.project import build_command
-from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import expect, text_of, whole_number
 from playbook_scripts.answers import Refusal
@@ -41,7 +40,7 @@ def init(build: Build, options: argparse.Namespace) -> Answer:
     if not task:
         raise Refusal("usage", "the task is blank", 'name it: build-state init "what is to be built"')
     stamp = owner_stamp(options)
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         before, left = clear_the_way(build)
         state = {
             "task": task,
@@ -124,7 +123,7 @@ def transition(build: Build, options: argparse.Namespace) -> Answer:
     target = options.phase
     if target not in PHASES:
         raise Refusal("invalid_phase", f"{target} is no phase", f"one of: {', '.join(PHASES)}", valid=list(PHASES))
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         current = text_of(state, "phase")
         if target not in legal_targets(current):
@@ -183,7 +182,7 @@ def step_complete(build: Build, options: argparse.Namespace) -> Answer:
     """Record a finished step with its tests."""
     if min(options.number, options.tests, options.passing) < 0 or options.passing > options.tests:
         raise Refusal("usage", "numbers are 0 or more, and no more tests pass than there are")
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         phase = text_of(state, "phase")
         if phase != "executing":
@@ -221,7 +220,7 @@ def step_complete(build: Build, options: argparse.Namespace) -> Answer:
 
 def complete(build: Build, options: argparse.Namespace) -> Answer:
     """Finish the build."""
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = existing(build)
         phase = text_of(state, "phase")
         is_repeat = phase == "complete" and "archivedTo" in state
@@ -244,7 +243,7 @@ def complete(build: Build, options: argparse.Namespace) -> Answer:
 
 def cancel(build: Build, options: argparse.Namespace) -> Answer:
     """End the build unfinished."""
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         state["cancelled"] = options.why
         move(build, state, "failed", options.why)
@@ -262,7 +261,7 @@ def ask(build: Build, options: argparse.Namespace) -> Answer:
     question = options.question.strip()
     if not question:
         raise Refusal("usage", "the question is blank", 'ask it: build-state ask "which of the two is meant?"')
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         state["asked"] = {"question": question, "at": now_iso()}
         build.save(state)
@@ -276,7 +275,7 @@ def adopt(build: Build, options: argparse.Namespace) -> Answer:
     if not (stamp["session"] or stamp["tmux"]):
         hint = "run it in the agent's own shell, or name the session with --owner-session"
         raise Refusal("no_owner", "who adopts the build is not certain", hint)
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         before = expect(state, "owner", dict, {})
         if is_alive(before, stamp) and not options.force:

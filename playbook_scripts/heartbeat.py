@@ -6,7 +6,6 @@ import json
 import os
 
 from hooks.common.identity import Processes
-from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import is_count, text_of
 from playbook_scripts.builds import LOCK_SECONDS, run_id, running
@@ -71,7 +70,7 @@ def send(build: Build, state: State, minutes: float | None, tool: str, status: s
     if not problem:
         return {**body, "status": "sent"}
     try:
-        with Lock(build, LOCK_SECONDS):
+        with build.lock(LOCK_SECONDS):
             build.audit("heartbeat.skipped", phase=state.get("phase"), error=problem[:200])
     except Trouble:  # nor can that be written down: the command itself went well, and says so
         pass

@@ -6,8 +6,8 @@ import os
 
 from hooks.common.clock import now_iso
 from hooks.common.files import make_folder
+from hooks.common.lock import Lock
 from hooks.common.project import shell_word
-from hooks.common.statefile import Lock
 from hooks.common.trouble import Trouble
 from hooks.common.values import text_of
 from playbook_scripts.answers import Refusal
@@ -74,7 +74,7 @@ def worktree_merge(build: Build, options: argparse.Namespace) -> Answer:
         trouble = git.trouble("merge", *whole, "-m", f"Merge {tree.branch}", tree.ref)
         if trouble and not git.has_commits_of(tree.ref):
             raise merge_failed(git, tree, reach, trouble, keep=options.keep_conflict)
-        with Lock(build, LOCK_SECONDS):
+        with build.lock(LOCK_SECONDS):
             build.audit("worktree.merged", branch=tree.branch, into=tree.source)
     warned = {"warnings": [str(trouble)]} if trouble else {}
     return {**answer, "commit": git.says("rev-parse", "HEAD"), **warned}
@@ -105,7 +105,7 @@ class Turn(Lock):
     """The turn of one worktree command: git may take long, and stops shall not wait for it."""
 
     def __init__(self, build: Build) -> None:
-        super().__init__(build, WAIT_SECONDS, ".worktree.lock")
+        super().__init__(build.root, build.folder, WAIT_SECONDS, ".worktree.lock")
 
 
 class Tree:
@@ -315,7 +315,7 @@ def free_path(root: str, branch: str) -> str:
 
 def record(build: Build, worktree: dict[str, str] | None, **cleaned: object) -> None:
     """Write the worktree into the state, or that it is gone."""
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = existing(build)
         state["worktree"] = worktree
         build.save(state)

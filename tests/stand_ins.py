@@ -49,6 +49,15 @@ class Client:
         command.write_text(self.project.registered())
         return "block" in self.run(f"sh {command} <{event}")
 
+    def tell(self, name: str, session: str, client: str = "claude", **fields: object) -> str:
+        """Fire an event of the session's life as the client would, and return what reaches the model."""
+        base = {"session_id": session, "hook_event_name": name, "cwd": str(self.project.root)}
+        event = self.project.root.parent / "event"
+        event.write_text(json.dumps({**base, **fields}))
+        command = self.project.root.parent / "command"
+        command.write_text(self.project.registered(client, "session-event-hook", name))
+        return self.run(f"sh {command} <{event}").removesuffix("\n")
+
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()

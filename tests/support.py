@@ -117,6 +117,11 @@ class Project:
         assert ("error" in answer) == (done.returncode != 0)
         return {**answer, "exit": done.returncode}
 
+    def record(self, session: str) -> dict[str, Any]:
+        """Return the record of a session; empty without one."""
+        place = self.root / f".instar/state/sessions/{session}.json"
+        return dict(json.loads(place.read_text(encoding="ascii"))) if place.exists() else {}
+
     @property
     def state_path(self) -> Path:
         """The build's state file."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """Replace the content of `path` durably; its mode stays. Raise OSError, with the old file untouched."""
+def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
+    """Replace the content of `path` durably; a file that is there keeps its mode. Raise OSError, with it untouched."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as file:
             keep_mode(path, fd)
             file.write(data)

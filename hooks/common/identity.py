@@ -181,9 +181,14 @@ class Self:
         return ask_tmux(self.environ, seconds)
 
 
+def socket_of(environ: Mapping[str, str]) -> str:
+    """Return the socket of the tmux server that `$TMUX` names."""
+    return environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+
+
 def ask_tmux(environ: Mapping[str, str], seconds: float) -> dict[str, Any]:
     """Ask the tmux server of `$TMUX` about `$TMUX_PANE`; ``{"tmux": ""}`` when either is unset or it cannot say."""
-    socket = environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    socket = socket_of(environ)
     pane = environ.get("TMUX_PANE", "")
     if not (socket and pane):
         return {"tmux": ""}

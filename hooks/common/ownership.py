@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from hooks.common.phases import TERMINAL
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from hooks.common.identity import Self
+    from hooks.common.statefile import Build
+
+
+def owned(build: Build, me: Self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the unfinished build that `me` owns, and what has to change in its owner stamp; None if there is none."""
+    state = build.load()
+    if state is None or state.get("phase") in TERMINAL:
+        return None
+    stamp = claim(state.get("owner"), me)
+    return None if stamp is None else (state, stamp)
 
 
 def claim(owner: object, me: Self) -> dict[str, Any] | None:

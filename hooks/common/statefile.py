@@ -7,13 +7,12 @@ survive every rewrite.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 
 from hooks.common.clock import now_iso
-from hooks.common.files import make_folder, replace_file, sweep, write_all
+from hooks.common.files import replace_file, sweep, write_all
+from hooks.common.lock import Lock
 from hooks.common.trouble import Trouble
 
 TYPE_CHECKING = False
@@ -32,6 +31,10 @@ class Build:
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
         self.unaudited: list[Trouble] = []
+
+    def lock(self, seconds: float, name: str = ".lock") -> Lock:
+        """Return the lock that every change of the files is made under."""
+        return Lock(self.root, self.folder, seconds, name)
 
     def load(self) -> dict[str, Any] | None:
         """Return the state, and None when there is none."""
@@ -89,43 +92,3 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-class Lock:
-    """The lock of a build, held from `with` to its end; `Trouble` when it cannot be had within `seconds`."""
-
-    def __init__(self, build: Build, seconds: float, name: str = ".lock") -> None:
-        self.build = build
-        self.seconds = seconds
-        self.name = name
-        self.fd = -1
-
-    def __enter__(self) -> None:
-        try:
-            make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            self.wait()
-        except OSError as error:
-            self.__exit__()
-            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
-        except Trouble:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def wait(self) -> None:
-        """Take the lock as soon as it is free."""
-        deadline = time.monotonic() + self.seconds
-        while True:
-            try:
-                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
-                    raise Trouble("lock_timeout", text) from None
-                time.sleep(0.005)

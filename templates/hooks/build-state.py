@@ -143,16 +143,19 @@ def print_answer(answer, *, as_json, show):
 
 
 def now_iso():
-    seconds = time.time()
+    return iso(time.time())
+
+
+def iso(seconds):
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
 
 
-def replace_file(path, data):
+def replace_file(path, data, mode = 0o666):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as file:
             keep_mode(path, fd)
             file.write(data)
@@ -217,6 +220,44 @@ class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
         self.code = code
 
 
+class Lock:
+    def __init__(self, root, folder, seconds, name = ".lock"):
+        self.root = root
+        self.folder = folder
+        self.seconds = seconds
+        self.name = name
+        self.fd = -1
+
+    def __enter__(self):
+        try:
+            make_folder(self.root, self.folder)
+            path = os.path.join(self.folder, self.name)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self):
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+
 STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
 
 
@@ -227,6 +268,9 @@ class Build:
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
         self.unaudited = []
+
+    def lock(self, seconds, name = ".lock"):
+        return Lock(self.root, self.folder, seconds, name)
 
     def load(self):
         try:
@@ -276,43 +320,6 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-class Lock:
-    def __init__(self, build, seconds, name = ".lock"):
-        self.build = build
-        self.seconds = seconds
-        self.name = name
-        self.fd = -1
-
-    def __enter__(self):
-        try:
-            make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            self.wait()
-        except OSError as error:
-            self.__exit__()
-            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
-        except Trouble:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_):
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def wait(self):
-        deadline = time.monotonic() + self.seconds
-        while True:
-            try:
-                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
-                    raise Trouble("lock_timeout", text) from None
-                time.sleep(0.005)
 
 
 class Parser(argparse.ArgumentParser):
@@ -581,8 +588,12 @@ class Self:
         return ask_tmux(self.environ, seconds)
 
 
+def socket_of(environ):
+    return environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+
+
 def ask_tmux(environ, seconds):
-    socket = environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    socket = socket_of(environ)
     pane = environ.get("TMUX_PANE", "")
     if not (socket and pane):
         return {"tmux": ""}
@@ -715,7 +726,7 @@ def send(build, state, minutes, tool, status):
     if not problem:
         return {**body, "status": "sent"}
     try:
-        with Lock(build, LOCK_SECONDS):
+        with build.lock(LOCK_SECONDS):
             build.audit("heartbeat.skipped", phase=state.get("phase"), error=problem[:200])
     except Trouble:  # nor can that be written down: the command itself went well, and says so
         pass
@@ -861,7 +872,7 @@ def init(build, options):
     if not task:
         raise Refusal("usage", "the task is blank", 'name it: build-state init "what is to be built"')
     stamp = owner_stamp(options)
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         before, left = clear_the_way(build)
         state = {
             "task": task,
@@ -939,7 +950,7 @@ def transition(build, options):
     target = options.phase
     if target not in PHASES:
         raise Refusal("invalid_phase", f"{target} is no phase", f"one of: {', '.join(PHASES)}", valid=list(PHASES))
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         current = text_of(state, "phase")
         if target not in legal_targets(current):
@@ -995,7 +1006,7 @@ def move(build, state, target, evidence, reason = None):
 def step_complete(build, options):
     if min(options.number, options.tests, options.passing) < 0 or options.passing > options.tests:
         raise Refusal("usage", "numbers are 0 or more, and no more tests pass than there are")
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         phase = text_of(state, "phase")
         if phase != "executing":
@@ -1032,7 +1043,7 @@ def step_complete(build, options):
 
 
 def complete(build, options):
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = existing(build)
         phase = text_of(state, "phase")
         is_repeat = phase == "complete" and "archivedTo" in state
@@ -1054,7 +1065,7 @@ def complete(build, options):
 
 
 def cancel(build, options):
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         state["cancelled"] = options.why
         move(build, state, "failed", options.why)
@@ -1071,7 +1082,7 @@ def ask(build, options):
     question = options.question.strip()
     if not question:
         raise Refusal("usage", "the question is blank", 'ask it: build-state ask "which of the two is meant?"')
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         state["asked"] = {"question": question, "at": now_iso()}
         build.save(state)
@@ -1084,7 +1095,7 @@ def adopt(build, options):
     if not (stamp["session"] or stamp["tmux"]):
         hint = "run it in the agent's own shell, or name the session with --owner-session"
         raise Refusal("no_owner", "who adopts the build is not certain", hint)
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = running(build)
         before = expect(state, "owner", dict, {})
         if is_alive(before, stamp) and not options.force:

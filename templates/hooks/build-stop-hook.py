@@ -164,8 +164,12 @@ class Self:
         return ask_tmux(self.environ, seconds)
 
 
+def socket_of(environ):
+    return environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+
+
 def ask_tmux(environ, seconds):
-    socket = environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    socket = socket_of(environ)
     pane = environ.get("TMUX_PANE", "")
     if not (socket and pane):
         return {"tmux": ""}
@@ -180,43 +184,6 @@ def ask_tmux(environ, seconds):
         return {"tmux": session, "tmuxServer": int(server), "pane": pane, "panes": panes}
     except (OSError, ValueError, subprocess.SubprocessError):
         return {"tmux": ""}
-
-
-def claim(owner, me):
-    stamp = owner if isinstance(owner, dict) else {}
-    session, tmux = word(stamp, "session"), word(stamp, "tmux")
-    if not session and not tmux:
-        return None
-    agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
-    if session and session == me.session:
-        # Resumed in a new process: that one is the agent from now on, so that a later `/clear` finds its owner.
-        return {} if agent and me.lives(agent) else changes(stamp, me)
-    if agent:
-        mine = me.agent()
-        if mine and all(agent.get(key) == mine[key] for key in mine):
-            return changes(stamp, me)
-        if me.lives(agent):
-            return None
-    return changes(stamp, me) if tmux and is_same_pane(stamp, me.tmux()) else None
-
-
-def is_same_pane(stamp, mine):
-    if mine["tmux"] != stamp["tmux"]:
-        return False
-    if "tmuxServer" in stamp and "tmuxServer" in mine and stamp["tmuxServer"] != mine["tmuxServer"]:
-        return False
-    pane = stamp.get("pane")
-    return pane is None or "pane" not in mine or pane == mine["pane"] or pane not in mine["panes"]
-
-
-def changes(stamp, me):
-    mine = {"session": me.session, "agent": me.agent()}
-    return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
-
-
-def word(stamp, key):
-    value = stamp.get(key)
-    return value.strip() if isinstance(value, str) else ""
 
 
 PHASES = (
@@ -257,6 +224,51 @@ def legal_targets(phase):
     if phase in TERMINAL:
         return []
     return [each for each in PHASES if each in TRANSITIONS.get(phase, ()) or each in ("failed", "escalated")]
+
+
+def owned(build, me):
+    state = build.load()
+    if state is None or state.get("phase") in TERMINAL:
+        return None
+    stamp = claim(state.get("owner"), me)
+    return None if stamp is None else (state, stamp)
+
+
+def claim(owner, me):
+    stamp = owner if isinstance(owner, dict) else {}
+    session, tmux = word(stamp, "session"), word(stamp, "tmux")
+    if not session and not tmux:
+        return None
+    agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
+    if session and session == me.session:
+        # Resumed in a new process: that one is the agent from now on, so that a later `/clear` finds its owner.
+        return {} if agent and me.lives(agent) else changes(stamp, me)
+    if agent:
+        mine = me.agent()
+        if mine and all(agent.get(key) == mine[key] for key in mine):
+            return changes(stamp, me)
+        if me.lives(agent):
+            return None
+    return changes(stamp, me) if tmux and is_same_pane(stamp, me.tmux()) else None
+
+
+def is_same_pane(stamp, mine):
+    if mine["tmux"] != stamp["tmux"]:
+        return False
+    if "tmuxServer" in stamp and "tmuxServer" in mine and stamp["tmuxServer"] != mine["tmuxServer"]:
+        return False
+    pane = stamp.get("pane")
+    return pane is None or "pane" not in mine or pane == mine["pane"] or pane not in mine["panes"]
+
+
+def changes(stamp, me):
+    mine = {"session": me.session, "agent": me.agent()}
+    return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
+
+
+def word(stamp, key):
+    value = stamp.get(key)
+    return value.strip() if isinstance(value, str) else ""
 
 
 INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
@@ -352,16 +364,19 @@ def answer(reply, fd = 1):
 
 
 def now_iso():
-    seconds = time.time()
+    return iso(time.time())
+
+
+def iso(seconds):
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
 
 
-def replace_file(path, data):
+def replace_file(path, data, mode = 0o666):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as file:
             keep_mode(path, fd)
             file.write(data)
@@ -455,6 +470,44 @@ def complain(text):
         pass
 
 
+class Lock:
+    def __init__(self, root, folder, seconds, name = ".lock"):
+        self.root = root
+        self.folder = folder
+        self.seconds = seconds
+        self.name = name
+        self.fd = -1
+
+    def __enter__(self):
+        try:
+            make_folder(self.root, self.folder)
+            path = os.path.join(self.folder, self.name)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self):
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+
 STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
 
 
@@ -465,6 +518,9 @@ class Build:
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
         self.unaudited = []
+
+    def lock(self, seconds, name = ".lock"):
+        return Lock(self.root, self.folder, seconds, name)
 
     def load(self):
         try:
@@ -514,43 +570,6 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-class Lock:
-    def __init__(self, build, seconds, name = ".lock"):
-        self.build = build
-        self.seconds = seconds
-        self.name = name
-        self.fd = -1
-
-    def __enter__(self):
-        try:
-            make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            self.wait()
-        except OSError as error:
-            self.__exit__()
-            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
-        except Trouble:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_):
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def wait(self):
-        deadline = time.monotonic() + self.seconds
-        while True:
-            try:
-                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
-                    raise Trouble("lock_timeout", text) from None
-                time.sleep(0.005)
 
 
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
@@ -606,21 +625,13 @@ def stop(build, event):
     me = Self(text_of(event, "session_id"), os.environ)
     if owned(build, me) is None:  # strangers never wait for the lock
         return ALLOW
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         found = owned(build, me)
         changed = decide(found[0], event) if found else None
         if not found or not changed:
             return ALLOW
         state, stamp = found
         return commit(build, state, changed, stamp)
-
-
-def owned(build, me):
-    state = build.load()
-    if state is None or state.get("phase") in TERMINAL:
-        return None
-    stamp = claim(state.get("owner"), me)
-    return None if stamp is None else (state, stamp)
 
 
 def decide(state, event):

@@ -65,16 +65,19 @@ def shell_word(text):
 
 
 def now_iso():
-    seconds = time.time()
+    return iso(time.time())
+
+
+def iso(seconds):
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
 
 
-def replace_file(path, data):
+def replace_file(path, data, mode = 0o666):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as file:
             keep_mode(path, fd)
             file.write(data)
@@ -139,6 +142,44 @@ class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
         self.code = code
 
 
+class Lock:
+    def __init__(self, root, folder, seconds, name = ".lock"):
+        self.root = root
+        self.folder = folder
+        self.seconds = seconds
+        self.name = name
+        self.fd = -1
+
+    def __enter__(self):
+        try:
+            make_folder(self.root, self.folder)
+            path = os.path.join(self.folder, self.name)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.wait()
+        except OSError as error:
+            self.__exit__()
+            raise Trouble("unwritable", f"{self.folder} cannot be locked: {error.strerror}") from error
+        except Trouble:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_):
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def wait(self):
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    text = f"{self.folder} was locked by another process for {self.seconds:g} s"
+                    raise Trouble("lock_timeout", text) from None
+                time.sleep(0.005)
+
+
 STATE_BYTES_AT_MOST = 2 * 1024 * 1024  # some 10,000 steps; more than that is not a build's state
 
 
@@ -149,6 +190,9 @@ class Build:
         self.state_path = os.path.join(self.folder, "build-state.json")
         self.audit_path = os.path.join(self.folder, "audit.jsonl")
         self.unaudited = []
+
+    def lock(self, seconds, name = ".lock"):
+        return Lock(self.root, self.folder, seconds, name)
 
     def load(self):
         try:
@@ -198,43 +242,6 @@ class Build:
         except OSError as error:
             text = f"{self.audit_path} cannot be written: {error.strerror}"
             self.unaudited.append(Trouble("unaudited", text))
-
-
-class Lock:
-    def __init__(self, build, seconds, name = ".lock"):
-        self.build = build
-        self.seconds = seconds
-        self.name = name
-        self.fd = -1
-
-    def __enter__(self):
-        try:
-            make_folder(self.build.root, self.build.folder)
-            path = os.path.join(self.build.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            self.wait()
-        except OSError as error:
-            self.__exit__()
-            raise Trouble("unwritable", f"{self.build.folder} cannot be locked: {error.strerror}") from error
-        except Trouble:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_):
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def wait(self):
-        deadline = time.monotonic() + self.seconds
-        while True:
-            try:
-                return fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    text = f"{self.build.folder} was locked by another process for {self.seconds:g} s"
-                    raise Trouble("lock_timeout", text) from None
-                time.sleep(0.005)
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure
@@ -520,7 +527,7 @@ def worktree_merge(build, options):
         trouble = git.trouble("merge", *whole, "-m", f"Merge {tree.branch}", tree.ref)
         if trouble and not git.has_commits_of(tree.ref):
             raise merge_failed(git, tree, reach, trouble, keep=options.keep_conflict)
-        with Lock(build, LOCK_SECONDS):
+        with build.lock(LOCK_SECONDS):
             build.audit("worktree.merged", branch=tree.branch, into=tree.source)
     warned = {"warnings": [str(trouble)]} if trouble else {}
     return {**answer, "commit": git.says("rev-parse", "HEAD"), **warned}
@@ -548,7 +555,7 @@ def worktree_cleanup(build, options):
 
 class Turn(Lock):
     def __init__(self, build):
-        super().__init__(build, WAIT_SECONDS, ".worktree.lock")
+        super().__init__(build.root, build.folder, WAIT_SECONDS, ".worktree.lock")
 
 
 class Tree:
@@ -726,7 +733,7 @@ def free_path(root, branch):
 
 
 def record(build, worktree, **cleaned):
-    with Lock(build, LOCK_SECONDS):
+    with build.lock(LOCK_SECONDS):
         state = existing(build)
         state["worktree"] = worktree
         build.save(state)

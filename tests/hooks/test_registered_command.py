@@ -153,6 +153,7 @@ def test_no_python_is_started_where_there_is_nothing_to_do(project: Project) -> 
     spy = project.root / "python-was-started"
     (project.root / ".instar/state/python").write_text(f"#!/bin/sh\ntouch {spy}\n")
     (project.root / ".instar/state/python").chmod(0o755)
+    (project.root / ".instar/hooks/instar/session-event-hook.py").unlink()
 
     for event, role in (
         ("Stop", "build-stop-hook"),

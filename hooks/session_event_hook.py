@@ -1,0 +1,219 @@
+"""Keeps the record of each session of a project: who it is, where it runs, what happened to it last.
+
+Runs at SessionStart, UserPromptSubmit, PreCompact and SessionEnd of Claude Code and Codex.
+
+stdin   the client's JSON event
+stdout  nothing: no word of ours reaches the model
+exit    0, always
+env     TMUX, TMUX_PANE; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
+
+The record is `.instar/state/sessions/<session id>.json`: `status` running, completed or failed; `client`, `cwd`,
+`transcriptPath`, `source`, `model`; `agent` (pid, start, boot of the client's process) and `tmux` (session, server,
+serverStart, socket, pane), each only where it proves something; `lastPrompt`, `lastEvent`; `startedAt`, `endedAt`,
+`endedReason`; `forkedFrom`. A process has one running record, and a pane at most one. A prompt also ends the question
+of a build that its owner asked, and tells Claude's tool shells the session as `INSTAR_SESSION_ID`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from hooks.common.clock import iso, now_iso
+from hooks.common.identity import Self, socket_of
+from hooks.common.ownership import owned
+from hooks.common.project import installed_root
+from hooks.common.protocol import read_event, secure_standard_streams
+from hooks.common.records import Records, is_session_id
+from hooks.common.statefile import Build
+from hooks.common.trouble import Trouble, tell
+from hooks.common.values import text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+ROLE = "session-event-hook"
+LOCK_SECONDS = 1.0
+PROMPT_CHARACTERS_KEPT = 200
+KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
+CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
+COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
+
+
+def main() -> int:
+    """Follow one event."""
+    secure_standard_streams()
+    root = installed_root(__file__)
+    if root and not os.environ.get("INSTAR_DOCTOR"):
+        event = read_event()
+        for duty in (keep_record, end_question, export_session):
+            try:
+                duty(root, event)
+            except Trouble as trouble:
+                tell(root, ROLE, trouble)
+            except Exception as error:  # noqa: BLE001 - one duty that fails keeps no other from being done
+                tell(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}"))
+    return 0
+
+
+def keep_record(root: str, event: dict[str, Any]) -> None:
+    """Bring the record of the session up to date, and those of the sessions that it takes the place of."""
+    session, name = text_of(event, "session_id"), text_of(event, "hook_event_name")
+    if not is_session_id(session):
+        raise Trouble("no_session", f"an event of the client names no session that can be recorded: {session!r:.80}")
+    records, me = Records(root), Self(session, os.environ)
+    who = seen(me)
+    with records.lock(LOCK_SECONDS):
+        record = records.load(session)
+        if not record and name == "SessionEnd":
+            return
+        # Claude starts a fork under the id of the session it forks, which may go on elsewhere; prompts have the new id.
+        if name != "UserPromptSubmit" and runs_elsewhere(record, me):
+            return
+        is_moved = name == "SessionStart" or record.get("agent") != who.get("agent")
+        after = followed(record, event, who if is_moved else {}, now_iso())
+        if is_moved:
+            after.update(settle(records, session, after, me))
+        records.save(session, after)
+
+
+def seen(me: Self) -> Record:
+    """Return what is known of the process and the pane this event comes from."""
+    client = me.client()
+    if client is None:
+        return {}
+    found: Record = {"client": CLIENTS[client.client], "agent": me.agent()}
+    if me.processes.nearest_client(client.parent) is None:  # below another client the pane is that one's
+        found["tmux"] = pane_of(me)
+    return found
+
+
+def pane_of(me: Self) -> Record | None:
+    """Return the own pane, told from one of the same name on another server, or a later one."""
+    tmux = me.tmux()
+    if "pane" not in tmux:
+        return None
+    server = me.processes.look(tmux["tmuxServer"])
+    return {
+        "session": tmux["tmux"],
+        "server": tmux["tmuxServer"],
+        "serverStart": server.start if server else None,
+        "socket": socket_of(me.environ),
+        "pane": tmux["pane"],
+    }
+
+
+def runs_elsewhere(record: Record, me: Self) -> bool:
+    """Say whether the recorded process is another than mine, and alive."""
+    agent = record.get("agent")
+    if record.get("status") != "running" or not isinstance(agent, dict):
+        return False
+    return agent != me.agent() and me.lives(agent)
+
+
+def followed(record: Record, event: dict[str, Any], who: Record, now: str) -> Record:
+    """Return the record after an event."""
+    name = text_of(event, "hook_event_name")
+    copied = {key: event[said] for said, key in COPIED.items() if text_of(event, said)}
+    after = {"id": text_of(event, "session_id"), "status": "running", "startedAt": now, **record, **who, **copied}
+    after["lastEvent"] = {"name": name, "at": now}
+    if name == "SessionEnd":
+        return {**after, "status": "completed", "endedAt": now, "endedReason": text_of(event, "reason") or "other"}
+    if name == "SessionStart":
+        after["source"] = text_of(event, "source")
+    if name == "UserPromptSubmit":
+        prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
+        after["lastPrompt"] = {"id": prompt, "at": now, "text": text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]}
+    after["status"] = "running"
+    return {key: value for key, value in after.items() if key not in ("endedAt", "endedReason") and value is not None}
+
+
+def settle(records: Records, session: str, record: Record, me: Self) -> Record:
+    """End or correct the records that this one shows to be outdated, and return what it learns from them."""
+    learned: Record = {}
+    now, oldest = now_iso(), iso(time.time() - kept_days(records.root) * 86400)
+    can_see = me.processes.look(os.getpid()) is not None
+    for other, old in list(records.others(session)):
+        agent = old.get("agent")
+        if old.get("status") != "running":
+            if "" < text_of(old, "endedAt") < oldest:
+                records.remove(other)
+        elif agent and agent == record.get("agent"):
+            is_fork = "source" not in record and old.get("source") == "resume"
+            learned = {"source": "fork", "forkedFrom": other} if is_fork else learned
+            records.save(other, ended(old, "completed", "forked" if is_fork else "replaced", now))
+        elif isinstance(agent, dict) and can_see and not me.lives(agent):
+            records.save(other, ended(old, "failed", "process gone", now))
+        elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
+            records.save(other, {key: value for key, value in old.items() if key != "tmux"})
+    return learned
+
+
+def ended(record: Record, status: str, reason: str, now: str) -> Record:
+    """Return the record of a session that is over."""
+    return {**record, "status": status, "endedAt": now, "endedReason": reason}
+
+
+def is_one_pane(one: object, other: object) -> bool:
+    """Say whether two stamps are of the same pane of the same server."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return False
+    return all(one.get(key) == other.get(key) for key in ("server", "serverStart", "pane"))
+
+
+def kept_days(root: str) -> int:
+    """Return for how many days an ended session is remembered: `sessions.keepEndedDays` of the configuration."""
+    try:
+        with open(os.path.join(root, ".instar", "config.json"), encoding="utf-8-sig") as file:
+            days = json.load(file)["sessions"]["keepEndedDays"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return KEPT_DAYS
+    return days if isinstance(days, int) and not isinstance(days, bool) and days > 0 else KEPT_DAYS
+
+
+def end_question(root: str, event: dict[str, Any]) -> None:
+    """Take the prompt for the answer to what the owner of the build asked; it also shows where the owner is now."""
+    build = Build(root)
+    if text_of(event, "hook_event_name") != "UserPromptSubmit" or not os.path.lexists(build.state_path):
+        return
+    me = Self(text_of(event, "session_id"), os.environ)
+    if owned(build, me) is None:
+        return
+    with build.lock(LOCK_SECONDS):
+        found = owned(build, me)
+        if found is None:
+            return
+        state, stamp = found
+        if not stamp and "asked" not in state:
+            return
+        state.pop("asked", None)
+        old = state["owner"]
+        build.save({**state, "owner": {**old, **stamp}})
+        if "session" in stamp:
+            build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])
+    if build.unaudited:
+        raise build.unaudited[0]
+
+
+def export_session(_root: str, event: dict[str, Any]) -> None:
+    """Tell the session to Claude's tool shells, which read the file that `CLAUDE_ENV_FILE` names."""
+    path, session = os.environ.get("CLAUDE_ENV_FILE"), text_of(event, "session_id")
+    if text_of(event, "hook_event_name") != "SessionStart" or not path or not is_session_id(session):
+        return
+    # A fork starts under the id of the session it forks; the client's own variable is right in each shell.
+    line = f'export INSTAR_SESSION_ID="${{CLAUDE_CODE_SESSION_ID:-{session}}}"\n'
+    try:
+        with open(path, "a+", encoding="utf-8", errors="surrogateescape") as file:
+            file.seek(0)
+            if line not in file.read():
+                file.write(line)
+    except OSError as error:
+        raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    os._exit(main())  # nothing is left to flush, and taking the interpreter down costs a tenth of a start
