@@ -36,7 +36,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Note:
-    """Something that is not done, or that the person should know."""
+    """Something that is not done, or that the person should know; "also" is something done outside the project."""
 
-    level: Literal["error", "warning", "skipped"]
+    level: Literal["error", "warning", "skipped", "also"]
     text: str

@@ -68,6 +68,7 @@ def apply(root: Path, changes: list[Change]) -> None:
     inside = root / ".instar"
     try:
         inside.mkdir(exist_ok=True)
+        _ignore(inside / ".gitignore")
         for name in ("state", "logs"):  # the launcher writes what a hook dies of into `logs`, if it is there
             (inside / name).mkdir(exist_ok=True)
         with FileLock(inside / "state" / "migrate.lock", timeout=LOCK_S):
@@ -79,10 +80,22 @@ def apply(root: Path, changes: list[Change]) -> None:
         raise ApplyError(f"nothing was changed in {root}: {where}{error.strerror}") from error
 
 
+def replace(place: Path, content: Content) -> None:
+    """Make one file outside of a project what `content` says, atomically; its caller is its only writer."""
+    _write(place, content)
+
+
+def _ignore(place: Path) -> None:
+    """Have git see none of our files, before there is any other; one of the user's stays."""
+    if place.is_symlink() or place.exists():
+        return
+    with ExitStack() as undo:
+        staged = _stage(place, Content(b"*\n"), undo)
+        with suppress(FileExistsError):  # another migration was quicker
+            os.link(staged.temporary or place, place)
+
+
 def _apply_locked(root: Path, changes: list[Change]) -> None:
-    ignore = root / ".instar" / ".gitignore"
-    if not ignore.is_symlink() and not ignore.exists():  # before any other file, so that git sees none of them
-        _write(ignore, Content(b"*\n"))
     changes = [change for change in changes if _is_due(root, change)]
     _keep_copies(root, [change for change in changes if change.is_users])
     with ExitStack() as undo:

@@ -1,4 +1,4 @@
-"""The templates, inlined. Written by `python -m migrator.render`; do not edit."""
+"""The templates and upgrade guides, inlined. Written by `python -m migrator.render`; do not edit."""
 
 TEMPLATES = {
     "documents/agents-build.md": (
@@ -19,6 +19,13 @@ TEMPLATES = {
         "- `cancel \"why\"`: when the build shall not go on.\n"
         "- `worktree-create`, `worktree-merge`, `worktree-cleanup`: a git worktree of its own, where one is wanted.\n"
         "- `status`, `report`, `resume`, `query`: where it stands.\n"
+    ),
+    "documents/claude-build.md": (
+        "## Builds\n"
+        "\n"
+        "A build is a piece of work that this project holds its session to: until it is complete, ending the turn brings a\n"
+        "message that says what is left to do. `/build TASK` starts one, and says how it goes on. When only the person can decide,\n"
+        "the build's `ask \"question\"` lets the turn end until they answer. Do not start a build that nobody asked for.\n"
     ),
     "hooks/build-state.py": (
         "#!/usr/bin/env python3\n"
@@ -3827,6 +3834,10 @@ TEMPLATES = {
         "    \"shippedHashes\": [\n"
         "      \"21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103\"\n"
         "    ]\n"
+        "  },\n"
+        "  \"documents/claude-build.md\": {\n"
+        "    \"contentHash\": \"2931dc4e6dd0ea0698341eb863a26e6c12ac47ab703d2f420b5d90c491e86f0d\",\n"
+        "    \"shippedHashes\": []\n"
         "  }\n"
         "}\n"
     ),
@@ -3834,11 +3845,35 @@ TEMPLATES = {
 
 SHA256 = {
     "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
+    "documents/claude-build.md": "2931dc4e6dd0ea0698341eb863a26e6c12ac47ab703d2f420b5d90c491e86f0d",
     "hooks/build-state.py": "f6acfc4619bc8499d7b2c4e8e79c73cbcfbdb237a3d678d512d56d8f67483795",
     "hooks/build-stop-hook.py": "3ceeb7ae8c83ef90ff5e0ba6aac1fcc42d5c8e7b61bf189424e12e1687fa6e8f",
     "hooks/build-worktree.py": "a248150e842f9119c04be9ec2957fe8766f7ec3dc0230ee8d47e739b30e46cc6",
     "hooks/run": "6a682f43e1f9d6ae4d4501185ddf5fe4f99fd8ffc545ce62891cbb219b9f3e05",
     "hooks/session-event-hook.py": "fa9c3f35e1ed89a6959dec933457e03053b6fff39e2b13166a3bb7da8c6e315f",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "0b8d31f4610940de54eea85a19edb6fa82918fafff2585e85824d08f456eafc8",
+    "manifest.json": "fa5a3285b17280cf455cba5c3d616721379c278c81f86f3872a0bc3d5f859127",
+}
+
+GUIDES = {
+    "0.2.0": (
+        "# 0.2.0\n"
+        "\n"
+        "## What changed\n"
+        "\n"
+        "- Sessions are on record now: each start, prompt, compaction and end of a Claude Code or Codex session updates one file\n"
+        "  in `.instar/state/sessions/`. Nothing of it reaches the model. `instar-sessions list` shows them; `--all` shows those\n"
+        "  of every project on this machine.\n"
+        "- A prompt ends the question that `build-state ask` asked, and shows where the owner of a build is after a resume.\n"
+        "- `instar-migrate doctor` fires every registered hook as the clients would, and names what keeps it from working.\n"
+        "- The hooks of instar itself are recognised: a role is run once at an event, and `--take-over` makes it ours.\n"
+        "- `--repair` sets up a settings file anew that cannot be edited, beside a copy of the old one.\n"
+        "- Our section also goes into a `CLAUDE.md` that is there. Take it out and it stays out.\n"
+        "- Codex's trust is read from its configuration where the program is missing, and lost trust is explained.\n"
+        "\n"
+        "## What to do\n"
+        "\n"
+        "Nothing: the hooks are registered as before, so Codex does not ask again. Sessions that run already are on record with\n"
+        "their next prompt.\n"
+    ),
 }

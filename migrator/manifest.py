@@ -29,5 +29,5 @@ INSTALLED = (
 SKILL = Installed("skills/build/SKILL.md", ".claude/skills/build/SKILL.md", 0o644)
 
 # A section of a document: shipped as a template, too, and recognised by its hash.
-SECTIONS = ("documents/agents-build.md",)
+SECTIONS = ("documents/agents-build.md", "documents/claude-build.md")
 MANIFEST = "manifest.json"

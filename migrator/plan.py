@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from instar.errors import InstarError
 from migrator.changes import Change, Note
 from migrator.project import Project
-from migrator.steps import block_cap, client_hooks, documents, hook_files, record, skill
+from migrator.steps import block_cap, client_hooks, config, documents, hook_files, record, skill
 
 Step = Callable[[Project], Iterable[Change | Note]]
 
@@ -19,6 +19,7 @@ INSTALL: tuple[Step, ...] = (
     documents.install,
     block_cap.install,
     client_hooks.install,
+    config.install,
     record.install,
 )
 UNINSTALL: tuple[Step, ...] = (
@@ -26,6 +27,7 @@ UNINSTALL: tuple[Step, ...] = (
     block_cap.uninstall,
     documents.uninstall,
     skill.uninstall,
+    config.uninstall,
     record.uninstall,
     hook_files.uninstall,
 )

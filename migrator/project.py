@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instar.errors import InstarError
+from instar.project import open_root
 from migrator.record import read
 from migrator.registration import CLIENTS, Client
 
@@ -19,20 +20,23 @@ class Project:
     root: Path
     clients: tuple[Client, ...] = CLIENTS
     record: dict[str, Any] = field(default_factory=dict)
+    takes_over: bool = False  # the peer's hooks give way to ours
+    repairs: bool = False  # a settings file that cannot be edited is set up anew
 
 
-def open_project(folder: str | None, clients: tuple[Client, ...]) -> Project:
+def open_project(
+    folder: str | None, clients: tuple[Client, ...], *, takes_over: bool = False, repairs: bool = False
+) -> Project:
     """Return the project in `folder`, or the one that the working folder lies in.
 
-    Raise InstarError for the home folder: what is registered there runs in all projects.
+    Raise InstarError for what is none, and for one that is not to be written to.
     """
-    root = main_checkout(Path(folder).resolve()) if folder else find_root(Path.cwd())
-    if root == Path.home().resolve() or root == Path(root.anchor):
-        raise InstarError(f"{root} is no project: go into one, or name it with --project")
+    root = open_root(folder)
     if leads_out(root, ".instar"):
         raise InstarError(f"{root / '.instar'} leads out of the project; remove that link and run instar-migrate again")
     record = read(root)
-    return Project(root, clients or _remembered(record) or CLIENTS, record)
+    takes_over = takes_over or record.get("takeOver") is True
+    return Project(root, clients or _remembered(record) or CLIENTS, record, takes_over, repairs)
 
 
 def _remembered(record: dict[str, Any]) -> tuple[Client, ...]:
@@ -43,32 +47,3 @@ def _remembered(record: dict[str, Any]) -> tuple[Client, ...]:
 def leads_out(root: Path, path: str) -> bool:
     """Say whether a path of the project ends, by a symbolic link, outside of it."""
     return not Path(os.path.realpath(root / path)).is_relative_to(root)  # `resolve` raises for a link to itself
-
-
-def find_root(start: Path) -> Path:
-    """Return the nearest folder upwards that is installed already, else the repository's top, else `start`.
-
-    A folder with a `.git` folder ends the search, as it does for the registered command. One with a `.git` file is a
-    top as well (a submodule, a worktree of a bare repository), but may belong to a project that is installed above.
-    """
-    top = None
-    for folder in (start, *start.parents):
-        checkout = main_checkout(folder)
-        if (checkout / ".instar" / "hooks").is_dir():
-            return checkout
-        if top is None and (checkout / ".git").exists():
-            top = checkout
-        if (checkout / ".git").is_dir():
-            break
-    return top or start
-
-
-def main_checkout(folder: Path) -> Path:
-    """Return the main checkout where `folder` is the top of a linked git worktree, else `folder`."""
-    try:
-        line = (folder / ".git").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return folder
-    git_folder = (folder / line.removeprefix("gitdir: ").rstrip("\n")).resolve()
-    is_linked = git_folder.parent.name == "worktrees" and git_folder.parent.parent.name == ".git"
-    return git_folder.parents[2] if is_linked and git_folder.is_dir() else folder

@@ -23,6 +23,7 @@ from migrator.manifest import INSTALLED, MANIFEST, SECTIONS, SKILL
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATES = REPOSITORY / "templates"
 INLINED = REPOSITORY / "migrator" / "inlined.py"
+UPGRADES = REPOSITORY / "upgrades"
 OURS = ("hooks", "playbook_scripts")
 
 # The module a self-contained template is rendered from.
@@ -241,22 +242,32 @@ def manifest(texts: dict[str, str], *, release: bool) -> str:
     return json.dumps(entries, indent=2) + "\n"
 
 
+def guides() -> dict[str, str]:
+    """Return the upgrade guides by their versions."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(UPGRADES.glob("*.md"))}
+
+
 def inlined(texts: dict[str, str]) -> str:
-    """Return the module that carries all templates into the wheel."""
+    """Return the module that carries all templates and upgrade guides into the wheel."""
     lines = [
-        '"""The templates, inlined. Written by `python -m migrator.render`; do not edit."""',
+        '"""The templates and upgrade guides, inlined. Written by `python -m migrator.render`; do not edit."""',
         "",
-        "TEMPLATES = {",
     ]
-    for name, text in texts.items():
+    lines += [*dictionary("TEMPLATES", texts), "", "SHA256 = {"]
+    lines += [f"    {quoted(name)}: {quoted(sha256(text.encode()))}," for name, text in texts.items()]
+    return "\n".join([*lines, "}", "", *dictionary("GUIDES", guides()), ""])
+
+
+def dictionary(name: str, texts: dict[str, str]) -> list[str]:
+    """Return the lines of a dictionary of texts."""
+    lines = [f"{name} = {{"]
+    for key, text in texts.items():
         lines += [
-            f"    {quoted(name)}: (",
+            f"    {quoted(key)}: (",
             *(f"        {quoted(line)}" for line in text.splitlines(keepends=True)),
             "    ),",
         ]
-    lines += ["}", "", "SHA256 = {"]
-    lines += [f"    {quoted(name)}: {quoted(sha256(text.encode()))}," for name, text in texts.items()]
-    return "\n".join([*lines, "}", ""])
+    return [*lines, "}"]
 
 
 def quoted(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from migrator.codex_status import CodexStatus
     from migrator.plan import Plan
     from migrator.project import Project
+    from migrator.upgrades import Guide
 
 _COLOURS = {"create": "green", "update": "yellow", "remove": "red"}
+_NOTE_COLOURS = {"error": "red", "also": "green"}
+_DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
@@ -39,7 +43,7 @@ def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
 
 def note_line(note: Note) -> str:
     """Return a note as a line for people."""
-    return f"  {click.style(f'{note.level:<7}', fg='red' if note.level == 'error' else 'yellow')} {note.text}"
+    return f"  {click.style(f'{note.level:<7}', fg=_NOTE_COLOURS.get(note.level, 'yellow'))} {note.text}"
 
 
 def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:
@@ -57,7 +61,20 @@ def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:
     yield f"  git           commit {', '.join(shared)}: they do nothing in a clone without .instar"
 
 
-def for_programs(project: Project, plan: Plan, codex: CodexStatus | None, *, is_done: bool) -> str:
+def print_guides(guides: list[Guide]) -> None:
+    """Print what the releases since the last migration changed: drawn on a terminal, plain in a pipe."""
+    for guide in guides:
+        click.echo()
+        if sys.stdout.isatty():
+            from rich.console import Console  # noqa: PLC0415 - a migration without a guide does not wait for it
+            from rich.markdown import Markdown  # noqa: PLC0415
+
+            Console().print(Markdown(guide.text))
+        else:
+            click.echo(guide.text.rstrip())
+
+
+def for_programs(project: Project, plan: Plan, codex: CodexStatus | None, guides: list[Guide], *, is_done: bool) -> str:
     """Return the whole as one JSON object."""
     report: dict[str, Any] = {
         "project": str(project.root),
@@ -66,18 +83,28 @@ def for_programs(project: Project, plan: Plan, codex: CodexStatus | None, *, is_
         "skipped": plan.noted("skipped"),
         "errors": plan.noted("error"),
         "warnings": plan.noted("warning"),
+        "also": plan.noted("also"),
         "changes": [{"verb": change.verb, "path": change.path, "why": change.why} for change in plan.changes],
-        "upgradeGuide": None,
+        "upgradeGuide": _guides_as_json(guides) if guides else None,
         "codexHooks": codex.as_json() if codex else None,
     }
     return json.dumps(report, indent=2)
 
 
+def _guides_as_json(guides: list[Guide]) -> dict[str, Any]:
+    return {
+        "versions": [guide.version for guide in guides],
+        "content": "\n".join(guide.text for guide in guides),
+        "pendingGuidePath": None,  # shown once, and never waiting to be acknowledged
+    }
+
+
 def diff(plan: Plan) -> Iterator[str]:
-    """Yield the changes as a unified diff."""
+    """Yield the changes as a unified diff; coloured, which a pipe takes out again."""
     for change in plan.changes:
         before, after = _lines(change.before), _lines(change.after)
-        yield from difflib.unified_diff(before, after, _name(change, "a"), _name(change, "b"), lineterm="")
+        for line in difflib.unified_diff(before, after, _name(change, "a"), _name(change, "b"), lineterm=""):
+            yield click.style(line, fg=_DIFF_COLOURS.get(line[:1])) if line[:3] not in ("+++", "---") else line
         if before == after:
             yield f"{change.verb} {change.path}  ({change.why})"
 

@@ -63,7 +63,7 @@ def remove_cap(text: str, at_first: str | None) -> str | None:
     return None if at_first is None and parse(text) == {} else text
 
 
-PART: Final = Part(LOCAL, set_cap, remove_cap)
+PART: Final = Part(LOCAL, set_cap, remove_cap, {("env",): dict})
 
 
 def _found(project: Project) -> Iterator[tuple[str, str]]:

@@ -1,65 +1,108 @@
-"""Our registrations in the settings of both clients; whatever else stands there is not touched."""
+"""Our registrations in the settings of both clients; whatever else stands there is not touched.
+
+A role that the peer's own hook holds at an event is left to it, until the person says `--take-over`.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from migrator.json_spans import MISSING, append, delete, get, parse, put
+from instar.errors import InstarError
+from migrator import peer
+from migrator.changes import Note
+from migrator.files import look
+from migrator.json_spans import MISSING, JsonTextError, append, delete, get, parse, put
 from migrator.registration import CLIENTS, EVENTS, SETTINGS, Client, handlers, role_of
 from migrator.steps.user_files import Part, edited, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from migrator.changes import Change, Note
+    from migrator.changes import Change
     from migrator.project import Project
+
+# What has to be an object, or a list, for a hook to be registered.
+KINDS: Final[dict[tuple[str, ...], type]] = {("hooks",): dict, **{("hooks", event): list for event in EVENTS}}
 
 
 class Found(NamedTuple):
-    """One of our handlers in a settings file."""
+    """A handler of ours, or of the peer's in one of our roles, in a settings file."""
 
     group: int
     position: int
     role: str
     entry: dict[str, Any]
 
+    def place(self) -> tuple[int, int]:
+        """Return where it stands, for sorting."""
+        return self.group, self.position
+
 
 def install(project: Project) -> Iterator[Change | Note]:
     """Register with the chosen clients, and with no other."""
     for client in CLIENTS:
         if client in project.clients:
-            yield from edited(project, _part(client), "register the hooks")
+            yield from edited(project, _part(project, client), "register the hooks")
+            yield from _left_to_peer(project, client)
         else:
-            yield from restored(project, _part(client), "take our hooks out")
+            yield from restored(project, _part(project, client), "take our hooks out")
+    for path in peer.flat_files(project.root):
+        yield Note("warning", f"{path} is of instar's flat layout: let its own `instar migrate` sort that first")
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Take our registrations out."""
     for client in CLIENTS:
-        yield from restored(project, _part(client), "take our hooks out")
+        yield from restored(project, _part(project, client), "take our hooks out")
 
 
-def _part(client: Client) -> Part:
-    return Part(SETTINGS[client], partial(register, client=client), unregister)
+def _part(project: Project, client: Client) -> Part:
+    left = _left(project)
+    return Part(SETTINGS[client], partial(register, client=client, left=left), unregister, KINDS)
 
 
-def register(text: str | None, client: Client) -> str:
-    """Return the settings with each of our hooks registered exactly once. Raise `JsonTextError`."""
+def _left(project: Project) -> frozenset[str]:
+    """Return the roles that are the peer's where it is registered for them."""
+    return frozenset() if project.takes_over else peer.standing(project.root)
+
+
+def _left_to_peer(project: Project, client: Client) -> Iterator[Note]:
+    """Yield a note for each role that stays the peer's."""
+    try:
+        found = look(project.root, SETTINGS[client])
+        text = found.data.decode() if found else "{}"
+        held = {(event, each.role) for event in EVENTS for each in _peers(text, event)}
+    except (InstarError, JsonTextError, UnicodeDecodeError):
+        return  # told by the edit
+    for event, role in sorted(held):
+        if role in _left(project):
+            yield Note(
+                "skipped", f"left {role} at {event} in {SETTINGS[client]} to instar's own; --take-over changes that"
+            )
+
+
+def register(text: str | None, client: Client, left: frozenset[str] = frozenset()) -> str:
+    """Return the settings with each of our hooks registered exactly once, but for what the peer has of `left`.
+
+    Raise `JsonTextError`.
+    """
     text = "{}\n" if text is None else text
     for event in _events(text):
-        text = _register_event(text, client, event)
+        text = _register_event(text, client, event, left)
     return text
 
 
-def _register_event(text: str, client: Client, event: str) -> str:
-    wanted = handlers(client, event)
-    ours = _ours(text, event)
+def _register_event(text: str, client: Client, event: str, left: frozenset[str]) -> str:
+    ours, peers = _ours(text, event), _peers(text, event)
+    held = {found.role for found in peers} & left
+    wanted = {role: entry for role, entry in handlers(client, event).items() if role not in held}
     kept = {found.role: found for found in reversed(ours) if found.role in wanted}  # the first of each role
-    for found in reversed(ours):  # from the end, so that the positions before it stay true
+    replaced = [found for found in peers if found.role in wanted]
+    for found in sorted((*ours, *replaced), reverse=True, key=Found.place):  # the positions before it stay true
         is_kept = found is kept.get(found.role)
         text = _correct(text, event, found, wanted[found.role]) if is_kept else _drop(text, event, found)
-    if ours and not wanted and get(text, ("hooks", event)) == []:
+    if (ours or replaced) and not wanted and get(text, ("hooks", event)) == []:
         return delete(text, ("hooks", event))
     missing = [entry for role, entry in wanted.items() if role not in kept]
     if missing and not kept:
@@ -103,15 +146,21 @@ def _drop(text: str, event: str, found: Found) -> str:
 
 def _ours(text: str, event: str) -> list[Found]:
     """Return our handlers at an event, in the order they stand."""
-    return _ours_among(get(text, ("hooks", event)))
+    return _among(get(text, ("hooks", event)), role_of)
 
 
-def _ours_among(groups: object) -> list[Found]:
+def _peers(text: str, event: str) -> list[Found]:
+    """Return the peer's handlers in our roles at an event."""
+    roles = {role for role, _ in EVENTS.get(event, ())}
+    return [found for found in _among(get(text, ("hooks", event)), peer.role_of) if found.role in roles]
+
+
+def _among(groups: object, role_in: Callable[[object], str | None]) -> list[Found]:
     return [
         Found(number, index, role, entry)
         for number, group in enumerate(groups if isinstance(groups, list) else [])
         for index, entry in enumerate(_list(group, "hooks"))
-        if (role := role_of(entry))
+        if (role := role_in(entry))
     ]
 
 
@@ -120,7 +169,7 @@ def _events(text: str) -> list[str]:
     hooks = get(text, ("hooks",))
     if not isinstance(hooks, dict):
         return list(EVENTS)
-    return [*EVENTS, *(event for event in hooks if event not in EVENTS and _ours_among(hooks[event]))]
+    return [*EVENTS, *(event for event in hooks if event not in EVENTS and _among(hooks[event], role_of))]
 
 
 def _list(values: object, key: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The record of a session follows its life: start, prompt, clear, resume, fork, compact and end; and no guess is in it."""
+"""The record of a session follows its life: start, prompt, clear, resume, fork, compact and end. No guess is in it."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_what_cannot_be_written_leaves_a_trace_and_no_word(project: Project) -> 
 
 
 def test_the_session_is_exported_to_the_shells_of_a_client_that_has_an_env_file(
-    project: Project, start_client: Callable[..., Client], tmp_path: Path
+    start_client: Callable[..., Client], tmp_path: Path
 ) -> None:
     env_file = tmp_path / "session-env.sh"
     env_file.write_text("export OTHER=1\n")

@@ -17,6 +17,9 @@ LOCAL = ".claude/settings.local.json"
 CODEX = ".codex/hooks.json"
 SKILL = ".claude/skills/build/SKILL.md"
 AGENTS = "AGENTS.md"
+CLAUDE = "CLAUDE.md"
+PINS = ".instar/identity-pins.json"
+CONFIG = ".instar/config.json"
 HOOKS = ".instar/hooks/instar"
 PYTHON = ".instar/state/python"
 RECORD = ".instar/state/py-migrated-version.json"
@@ -63,7 +66,11 @@ class Scratch:
         project, home, programs = folder / "project", folder / "home", folder / "bin"
         for each in (project, home, programs):
             each.mkdir(parents=True)
-        return cls(project, home, {"HOME": str(home), "PATH": str(programs), "LANG": "C.UTF-8"})
+        shared = str(
+            folder / "shared"
+        )  # what stands for ~/.instar, so that a test sees all else that lands in the home
+        environ = {"HOME": str(home), "PATH": str(programs), "LANG": "C.UTF-8", "INSTAR_SHARED_ROOT": shared}
+        return cls(project, home, environ)
 
     def start(self, *arguments: str | Path, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -253,7 +253,9 @@ def test_settings_that_cannot_be_edited_are_left_and_named(
     (error,) = scratch.errors()
     assert error.startswith(f"cannot edit {path}: ")
     assert problem in error
-    assert error.endswith("it is left as it is: mend it and run instar-migrate again")
+    assert error.endswith(
+        "it is left as it is: mend it, or let --repair set it up anew beside a copy, and run instar-migrate again"
+    )
     assert scratch.read(path) == before
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.migrator.scratch import AGENTS, CODEX, HOOKS, SETTINGS, SKILL, Scratch, noted, snapshot
+from tests.migrator.scratch import AGENTS, CODEX, HOOKS, RECORD, SETTINGS, SKILL, Scratch, noted, snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LOOKING = ["--dry-run", "--check", "--diff"]
@@ -22,6 +23,7 @@ KEYS = [
     "skipped",
     "errors",
     "warnings",
+    "also",
     "changes",
     "upgradeGuide",
     "codexHooks",
@@ -168,7 +170,8 @@ def test_people_are_told_every_path_and_why(scratch: Scratch) -> None:
     assert lines[0] == f"project {scratch.project}"
     told = [f"  {change['verb']:<7} {change['path']}  ({change['why']})" for change in changes]
     assert lines[1 : len(told) + 1] == told
-    assert lines[len(told) + 1] == f"{len(told)} paths changed"
+    assert lines[len(told) + 1].startswith("  also    put on the list of projects in ")
+    assert lines[len(told) + 2] == f"{len(told)} paths changed"
 
 
 def test_people_are_told_that_a_dry_run_wrote_nothing(scratch: Scratch) -> None:
@@ -229,6 +232,163 @@ def test_codex_that_was_never_used_is_not_started(scratch: Scratch) -> None:
     report = scratch.report()
     assert report["codexHooks"]["state"] == "folder untrusted"
     assert snapshot(scratch.home).keys() == {"."}
+
+
+# Codex's trust where there is no program to ask: an editor's Codex obeys the same file
+
+OUR_EVENTS = {"Stop", "SessionStart", "SessionEnd", "UserPromptSubmit", "PreCompact"}
+MOVED = "another hook was put before ours, or taken from there"
+REDEFINED = "its definition changed"
+FORGOTTEN = "Codex's config.toml does not hold it any more"
+
+
+@pytest.fixture
+def editors(scratch: Scratch) -> Scratch:
+    """Return a project in a folder that Codex trusts, whose hooks it was told to trust."""
+    config(scratch).parent.mkdir()
+    trust_folder(scratch)
+    scratch.migrate("--trust-codex")
+    return scratch
+
+
+def config(scratch: Scratch) -> Path:
+    return scratch.home / ".codex/config.toml"
+
+
+def trust_folder(scratch: Scratch) -> None:
+    config(scratch).write_text(f'[projects."{scratch.project.resolve()}"]\ntrust_level = "trusted"\n', encoding="utf-8")
+
+
+def put_before_ours(scratch: Scratch, event: str = "Stop") -> None:
+    settings = scratch.json(CODEX)
+    settings["hooks"][event].insert(0, {"hooks": [{"type": "command", "command": "true"}]})
+    scratch.write_json(CODEX, settings)
+
+
+def redefine(scratch: Scratch, event: str = "SessionStart") -> None:
+    settings = scratch.json(CODEX)
+    settings["hooks"][event][0]["hooks"][0]["statusMessage"] = "one moment"
+    scratch.write_json(CODEX, settings)
+
+
+def codex_of(scratch: Scratch, *options: str) -> dict[str, Any]:
+    seen = scratch.report(*options)["codexHooks"]
+    assert isinstance(seen, dict)
+    return seen
+
+
+def test_trust_is_granted_in_the_file(editors: Scratch) -> None:
+    seen = codex_of(editors)
+    assert (set(seen["trusted"]), seen["untrusted"], seen["lost"]) == (OUR_EVENTS, [], [])
+    assert seen["advice"] == "trusts our hooks"
+    assert config(editors).read_text(encoding="utf-8").count("trusted_hash") == 6
+
+
+def test_trust_that_is_settled_is_asked_for_no_more_and_nothing_is_written(editors: Scratch) -> None:
+    codex = editors.project.parent / "bin/codex"
+    codex.write_text(f"#!/bin/sh\ntouch {editors.home}/started\n", encoding="utf-8")
+    codex.chmod(0o755)
+    before = snapshot(editors.project), snapshot(editors.home)
+    assert codex_of(editors)["advice"] == "trusts our hooks"
+    assert (snapshot(editors.project), snapshot(editors.home)) == before
+
+
+def test_home_of_codex_is_where_the_person_says(editors: Scratch) -> None:
+    editors.environ["CODEX_HOME"] = str(editors.home / "other")
+    assert codex_of(editors)["state"] == "no codex"
+    assert not editors.home.joinpath("other").exists()
+    config(editors).parent.rename(editors.home / "other")
+    assert codex_of(editors)["advice"] == "trusts our hooks"
+
+
+def test_untrusted_folder_is_refused_in_the_file_too(scratch: Scratch) -> None:
+    config(scratch).parent.mkdir()
+    (error,) = scratch.errors("--trust-codex")
+    assert f"Codex does not trust the folder {scratch.project.resolve()}" in error
+    assert codex_of(scratch)["state"] == "folder untrusted"
+    assert not config(scratch).exists()
+
+
+@pytest.mark.parametrize(
+    ("lose", "lost", "why"),
+    [
+        (put_before_ours, {"Stop"}, "Stop (another hook was put before ours, or taken from there)"),
+        (redefine, {"SessionStart"}, "SessionStart (its definition changed)"),
+        (trust_folder, OUR_EVENTS, "(Codex's config.toml does not hold it any more)"),
+    ],
+)
+def test_lost_trust_is_told_with_its_reason_until_it_is_granted_again(
+    editors: Scratch, lose: Callable[[Scratch], None], lost: set[str], why: str
+) -> None:
+    lose(editors)
+    for _ in range(2):  # and remembered
+        seen = codex_of(editors)
+        assert set(seen["lost"]) == set(seen["reasons"]) == lost
+        assert seen["advice"].startswith("trusts our hooks no more at ")
+        assert seen["advice"].endswith(f"{why}: run instar-migrate --trust-codex")
+    assert f"  Codex         {seen['advice']}\n" in editors.migrate()
+    seen = codex_of(editors, "--trust-codex")
+    assert (seen["lost"], seen["reasons"], seen["advice"]) == ([], {}, "trusts our hooks")
+
+
+def test_several_losses_are_told_in_one_line(editors: Scratch) -> None:
+    put_before_ours(editors, "Stop")
+    put_before_ours(editors, "PreCompact")
+    redefine(editors)
+    advice = codex_of(editors)["advice"]
+    assert advice.count("another hook was put before ours") == advice.count("its definition changed") == 1
+    assert "PreCompact, Stop (" in advice
+
+
+def test_hook_before_ours_that_was_taken_away_is_no_change_of_ours(editors: Scratch) -> None:
+    put_before_ours(editors)
+    editors.migrate("--trust-codex")
+    text = config(editors).read_text(encoding="utf-8")
+    before, _, theirs = text.partition(':stop:0:0"]\ntrusted_hash = "sha256:')
+    config(editors).write_text(f'{before}:stop:0:0"]\ntrusted_hash = "sha256:0{theirs[1:]}', encoding="utf-8")
+    settings = editors.json(CODEX)
+    del settings["hooks"]["Stop"][0]
+    editors.write_json(CODEX, settings)
+    assert codex_of(editors)["reasons"] == {"Stop": MOVED}
+
+
+def test_trust_stays_remembered_while_codex_is_away(editors: Scratch) -> None:
+    away = config(editors).parent.rename(editors.home / "away")
+    assert codex_of(editors)["state"] == "no codex"
+    assert set(editors.json(RECORD)["codex"]["trusted"]) == OUR_EVENTS
+    away.rename(config(editors).parent)
+    config(editors).write_text("", encoding="utf-8")
+    assert codex_of(editors)["state"] == "folder untrusted"
+    trust_folder(editors)
+    assert set(codex_of(editors)["lost"]) == OUR_EVENTS
+
+
+@pytest.mark.parametrize(
+    ("remembered", "lose", "reasons"),
+    [
+        ({"fingerprint": "0", "trusted": ["Stop", "Stop"]}, put_before_ours, {"Stop": MOVED}),
+        ({"fingerprint": "0", "trusted": ["Stop", "SessionStart"]}, redefine, {"SessionStart": REDEFINED}),
+        ({"fingerprint": "0"}, put_before_ours, {}),
+        (None, put_before_ours, {}),
+        ("not ours", put_before_ours, {}),
+        ({"trusted": 5, "positions": []}, put_before_ours, {}),
+    ],
+)
+def test_what_an_earlier_release_remembered_is_read(
+    editors: Scratch, remembered: object, lose: Callable[[Scratch], None], reasons: dict[str, str]
+) -> None:
+    editors.write_json(RECORD, {**editors.json(RECORD), "codex": remembered})
+    lose(editors)
+    assert codex_of(editors)["reasons"] == reasons
+
+
+def test_record_of_an_earlier_release_that_still_holds_is_left_as_it_is(editors: Scratch) -> None:
+    record = editors.json(RECORD)
+    del record["codex"]["positions"]
+    editors.write_json(RECORD, record)
+    before = editors.read(RECORD)
+    assert codex_of(editors)["advice"] == "trusts our hooks"
+    assert editors.read(RECORD) == before
 
 
 # Wrong usage

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.migrator.scratch import AGENTS, CLIENT_FILES, HOOKS, LOCAL, PYTHON, RECORD, SETTINGS, SKILL, Scratch
+from tests.migrator.scratch import (
+    AGENTS,
+    CLAUDE,
+    CLIENT_FILES,
+    HOOKS,
+    LOCAL,
+    PINS,
+    PYTHON,
+    RECORD,
+    SETTINGS,
+    SKILL,
+    Scratch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,13 +228,59 @@ def test_broken_record_is_written_anew(installed: Scratch, content: str | bytes)
     assert "nothing to do" in installed.migrate()
 
 
-def test_section_that_was_deleted_comes_back(scratch: Scratch) -> None:
-    scratch.write(AGENTS, "# Rules\n")
+@pytest.mark.parametrize("path", [AGENTS, CLAUDE])
+def test_section_that_was_taken_out_stays_out_until_its_pin_is_removed(scratch: Scratch, path: str) -> None:
+    scratch.write(path, "# Rules\n")
     scratch.migrate()
-    fresh = scratch.read(AGENTS)
-    scratch.write(AGENTS, "# Rules\n")
+    fresh = scratch.read(path)
+    scratch.write(path, "# Rules\n")
+    assert f"you took our section out of {path}" in scratch.migrate()
+    assert "nothing to do" in scratch.migrate()
+    assert scratch.read(path) == b"# Rules\n"
+    assert f"build@{path}" in json.loads(scratch.read(PINS))
+
+    scratch.place(PINS).unlink()
     scratch.migrate()
-    assert scratch.read(AGENTS) == fresh
+    assert scratch.read(path) == fresh
+
+
+@pytest.mark.parametrize("pin", ["build", "build@CLAUDE.md"])
+def test_pinned_section_is_left_alone(scratch: Scratch, pin: str) -> None:
+    scratch.write(CLAUDE, "# Rules\n")
+    scratch.write(PINS, json.dumps({pin: {"contentHash": "mine"}}))
+    scratch.migrate()
+    assert scratch.read(CLAUDE) == b"# Rules\n"
+    assert json.loads(scratch.read(PINS)) == {pin: {"contentHash": "mine"}}
+
+
+def test_with_pins_that_cannot_be_read_no_document_is_touched(scratch: Scratch) -> None:
+    scratch.write(CLAUDE, "# Rules\n")
+    scratch.write(PINS, "{torn")
+    (error,) = scratch.errors()
+    assert "no document is touched" in error
+    assert scratch.read(CLAUDE) == b"# Rules\n"
+    assert scratch.read(PINS) == b"{torn"
+
+
+@pytest.mark.parametrize("text", ["@AGENTS.md\n", "# Rules\n@./AGENTS.md\n"])
+def test_document_that_brings_in_the_other_one_gets_no_second_section(scratch: Scratch, text: str) -> None:
+    scratch.write(AGENTS, "# Rules\n")
+    scratch.write(CLAUDE, text)
+    scratch.migrate()
+    assert b"instar:begin build" in scratch.read(AGENTS)
+    assert scratch.read(CLAUDE) == text.encode()
+    scratch.migrate("--clients", "claude")
+    assert scratch.read(AGENTS) == b"# Rules\n"
+    assert b"instar:begin build" in scratch.read(CLAUDE)
+
+
+def test_document_that_is_a_link_to_the_other_gets_one_section(scratch: Scratch) -> None:
+    scratch.write(AGENTS, "# Rules\n")
+    scratch.place(CLAUDE).symlink_to(AGENTS)
+    scratch.migrate()
+    assert scratch.read(AGENTS).count(b"instar:begin build") == 1
+    assert scratch.place(CLAUDE).is_symlink()
+    assert "nothing to do" in scratch.migrate()
 
 
 def test_document_that_came_later_gains_our_section(installed: Scratch) -> None:

@@ -1,0 +1,1 @@
+"""The commands of what runs beside the clients, a module each."""
