@@ -46,11 +46,15 @@ def rows(project: Path) -> list[Row]:
     shell = ["/bin/sh", "-c", ":"], "sh -c :"
     bare = [python, "-I", "-S", "-c", "pass"], "bare Python"
     imports = [sys.executable, "-c", "import click, filelock, json, pathlib, difflib, subprocess"], "its imports"
+    many = [sys.executable, str(Path(__file__).with_name("projects.py"))]
     state = build / "build-state.json"
     command = [python, "-I", "-S", str(project / ".instar/hooks/instar/build-state.py")]
 
     def no_build() -> None:
         shutil.rmtree(build, ignore_errors=True)
+
+    def no_hook() -> None:
+        (project / ".instar/hooks/instar/session-event-hook.py").unlink(missing_ok=True)
 
     def a_build() -> None:
         no_build()
@@ -62,12 +66,19 @@ def rows(project: Path) -> list[Row]:
     return [
         Row("Stop, no build", hook(project, "Stop", "build-stop-hook"), *shell, 2.5, OWNER, no_build),
         Row("Stop, gate off", hook(project, "Stop", "stop-gate-router"), *shell, 2.5, OWNER),
-        Row("event without a hook file", hook(project, "SessionStart", "session-event-hook"), *shell, 2.5),
+        Row(
+            "event without a hook file",
+            hook(project, "SessionStart", "session-event-hook"),
+            *shell,
+            2.5,
+            before=no_hook,
+        ),
         Row("Stop, owner held", hook(project, "Stop", "build-stop-hook"), *bare, 3, OWNER, a_build),
         Row("Stop, stranger let go", hook(project, "Stop", "build-stop-hook"), *bare, 3, STRANGER, a_build),
         Row("build-state status", [*command, "status"], *bare, 6, before=a_build),
         Row("build-state step-complete", [*command, "step-complete", "1", "d", "1", "1"], *bare, 6),
         Row("instar-migrate, nothing to do", [str(BIN / "instar-migrate")], *imports, 1.5),
+        Row("100 projects in one process", [*many, "100", "1"], [*many, "10", "10"], "ten times 10", 1.2),
     ]
 
 

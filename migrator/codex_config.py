@@ -178,9 +178,11 @@ def _parse(text: str) -> Any:  # noqa: ANN401 - a TOMLDocument, whose items are 
     from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415
 
     try:
-        return tomlkit.parse(text)
+        document = tomlkit.parse(text)
+        document.unwrap()  # some releases notice only then that a table stands twice
     except (TOMLKitError, ValueError, RecursionError) as error:
         raise FormError(str(error)) from error
+    return document
 
 
 def _edited(text: str, hashes: dict[str, str]) -> str:

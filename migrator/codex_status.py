@@ -130,7 +130,7 @@ def fingerprint(project: Project, environ: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for place in (project.root / SETTINGS["codex"], codex_config.home(environ) / "config.toml"):
         try:
-            digest.update(place.read_bytes())
+            digest.update(place.read_bytes() if place.is_file() else b"none")  # of a pipe nothing would come
         except OSError:
             digest.update(b"none")
         digest.update(b"\0")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from migrator.changes import Change
 from migrator.doctor.answers import Complaint, complaint
 from migrator.doctor.events import payload
 from migrator.doctor.findings import MIGRATE, Examined, Finding, ok
@@ -102,7 +103,7 @@ def _shell(client: Client) -> str:
 def _advice(examined: Examined) -> dict[str, Any]:
     """Return how to mend hooks that answer wrongly: what is edited is put back first."""
     steps = (*hook_files.install(examined.project), *client_hooks.install(examined.project))
-    if steps:
+    if any(isinstance(each, Change) for each in steps):
         return {"fix": f"{MIGRATE}, which puts our hooks back as shipped", "is_mended_by_migrating": True}
     return {"fix": "all of ours is as shipped: see .instar/logs, the disk, and what .instar/state/python leads to"}
 

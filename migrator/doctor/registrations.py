@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from migrator import peer
 from migrator.doctor.findings import Examined, Finding, broken, ok
 from migrator.manifest import HOOKS_FOLDER
 from migrator.registration import EVENTS, handlers
@@ -13,6 +14,7 @@ from migrator.registration import EVENTS, handlers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from migrator.doctor.findings import Level
     from migrator.doctor.settings_files import Handler, SettingsFile
 
 SECONDS_AT_MOST: Final = 1000  # more of them were meant as milliseconds
@@ -24,7 +26,7 @@ def check(examined: Examined) -> Iterator[Finding]:
     """Yield what is wrong with the registrations in the project, and beside it in the person's own files."""
     found = [
         *_dangling(examined),
-        *(each for file in examined.settings if file.is_ours for each in _of_file(file)),
+        *(each for file in examined.settings if file.is_ours for each in _of_file(examined, file)),
         *_fired_twice(examined.settings),
     ]
     yield from found
@@ -33,15 +35,16 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield ok("registrations", f"every hook is registered once in {' and '.join(names)}")
 
 
-def _of_file(file: SettingsFile) -> Iterator[Finding]:
+def _of_file(examined: Examined, file: SettingsFile) -> Iterator[Finding]:
     if file.problem:
         return  # named by the check of the client's settings
     ours = [handler for handler in file.handlers() if handler.role]
+    left = _left_to_peer(examined, file)
     missing = [
         f"{role} at {event}"
         for event, roles in EVENTS.items()
         for role, _ in roles
-        if not any((handler.event, handler.role) == (event, role) for handler in ours)
+        if not any((handler.event, handler.role) == (event, role) for handler in ours) and (event, role) not in left
     ]
     if missing:
         yield broken("missing-registration", f"{file.name} does not register {', '.join(missing)}")
@@ -49,27 +52,34 @@ def _of_file(file: SettingsFile) -> Iterator[Finding]:
     for event, role in dict.fromkeys(place for place in places if places.count(place) > 1):
         count = places.count((event, role))
         yield broken("duplicate-registration", f"{file.name} registers {role} {count} times at {event}")
+    edited: dict[tuple[str, str], list[str]] = {}
     for handler in ours:
-        yield from _edited(file, handler)
+        if difference := _difference(file, handler):
+            edited.setdefault(difference, []).append(handler.where)
+    for (code, words), places in edited.items():
+        level: Level = "error" if code == "wrong-timeout" else "warning"
+        yield broken(code, f"{', '.join(places)} in {file.name} {words}", level=level)
 
 
-def _edited(file: SettingsFile, handler: Handler) -> Iterator[Finding]:
-    """Yield how an entry differs from what this release registers."""
+def _left_to_peer(examined: Examined, file: SettingsFile) -> set[tuple[str, str | None]]:
+    """Return what ours need not do, by event and role: the peer's own hook is registered for it, and is there."""
+    roles = frozenset() if examined.project.takes_over else peer.standing(examined.root)
+    held = {(handler.event, peer.role_of(handler.entry)) for handler in file.handlers()}
+    return {(event, role) for event, role in held if role in roles}
+
+
+def _difference(file: SettingsFile, handler: Handler) -> tuple[str, str] | None:
+    """Return how an entry differs from what this release registers, as a code and in words."""
     timeout = handler.entry.get("timeout")
     if isinstance(timeout, (int, float)) and timeout >= SECONDS_AT_MOST:
-        text = f"{handler.where} in {file.name} has a timeout of {timeout:g}: that is seconds, not milliseconds"
-        yield broken("wrong-timeout", text)
-        return
+        return "wrong-timeout", f"has a timeout of {timeout:g}: that is seconds, not milliseconds"
     wanted = handlers(file.client, handler.event).get(str(handler.role))
     if wanted is None:
-        text = f"{handler.where} in {file.name} runs {handler.role} at an event that this release does not use"
-        yield broken("edited-registration", text, level="warning")
-        return
+        return "edited-registration", f"runs {handler.role} at an event that this release does not use"
     differing = [key for key, value in wanted.items() if handler.entry.get(key) != value]
-    if differing:
-        keys = ", ".join(differing)
-        text = f"{handler.where} in {file.name} is not what this release registers: its {keys} differs"
-        yield broken("edited-registration", text, level="warning")
+    if not differing:
+        return None
+    return "edited-registration", f"is not what this release registers: its {', '.join(differing)} differs"
 
 
 def _dangling(examined: Examined) -> Iterator[Finding]:

@@ -11,8 +11,9 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from instar.errors import InstarError
+from migrator import codex_config
 from migrator.files import look
-from migrator.json_spans import JsonTextError, parse
+from migrator.json_spans import parse
 from migrator.registration import SETTINGS, Client, role_of
 from migrator.steps.block_cap import LOCAL
 
@@ -77,16 +78,11 @@ def read_settings(project: Project, environ: Mapping[str, str]) -> Iterator[Sett
                 yield _read(client, project.root, place, is_ours=is_ours, is_projects=folder == project.root)
 
 
-def codex_home(environ: Mapping[str, str]) -> Path:
-    """Return the folder where Codex keeps what is the person's own."""
-    return Path(environ.get("CODEX_HOME") or Path.home() / ".codex")
-
-
 def _places(root: Path, client: Client, environ: Mapping[str, str]) -> list[tuple[Path, str]]:
     if client == "claude":
         home = Path(environ.get("CLAUDE_CONFIG_DIR") or Path.home() / ".claude")
         return [(root, SETTINGS["claude"]), (root, LOCAL), (home, "settings.json")]
-    home = codex_home(environ)
+    home = codex_config.home(environ)
     return [(root, SETTINGS["codex"]), (root, ".codex/config.toml"), (home, "hooks.json"), (home, "config.toml")]
 
 
@@ -97,9 +93,9 @@ def _read(client: Client, root: Path, place: Path, *, is_ours: bool, is_projects
         found = look(place.parent, place.name)
         if found is not None:
             text = found.data.decode()
-            value = tomlkit.parse(text).unwrap() if place.suffix == ".toml" else parse(text)
+            value = tomlkit.parse(text.removeprefix("\ufeff")).unwrap() if place.suffix == ".toml" else parse(text)
     except UnicodeDecodeError as error:
         problem = f"byte {error.start} is not UTF-8"
-    except (InstarError, JsonTextError, TOMLKitError) as error:
+    except (InstarError, TOMLKitError, ValueError, RecursionError) as error:
         problem = str(error)
     return SettingsFile(client, name, place, is_ours, is_projects, value, problem)

@@ -96,7 +96,7 @@ def registered(scratch: Scratch, path: str) -> dict[str, Any]:
 
 
 def meaning(scratch: Scratch) -> dict[str, object]:
-    """Return all that is in the project; of the clients' files what they mean, for what is mended may stand elsewhere."""
+    """Return all that is in the project; of the clients' files what they mean: what is mended may stand elsewhere."""
     return {**scratch.files(), **{path: scratch.json(path) for path in CLIENT_FILES}}
 
 
@@ -426,6 +426,26 @@ def test_timeouts_that_a_client_takes_are_no_defect(installed: Scratch) -> None:
     add_hook(installed, SETTINGS, type="command", command="say", timeout=2.5)
     add_hook(installed, SETTINGS, type="prompt", prompt="Is it done?")
     add_hook(installed, CODEX, type="command", command="say", timeout=0)
+    assert doctor(installed).defects == set()
+
+
+def test_role_that_is_left_to_instars_own_hook_is_no_defect(scratch: Scratch) -> None:
+    scratch.write(f"{HOOKS}/stop-gate-router.js", "")
+    add_hook(scratch, SETTINGS, type="command", command=f"node {HOOKS}/stop-gate-router.js")
+    scratch.migrate()
+    seen = doctor(scratch)
+    assert seen.defects == set()
+    assert f"{2 * EVENTS - 1} registered commands" in seen.one("hooks-fired")["text"]
+
+
+def test_codex_of_an_editor_that_never_came_here_is_no_defect(installed: Scratch) -> None:
+    installed.write(f"{AT_HOME}{CONFIG}", "\ufeffmodel = 'gpt-5'\n")
+    assert doctor(installed).defects == set()
+
+
+def test_project_that_switches_hooks_on_decides_over_the_person(installed: Scratch) -> None:
+    installed.write(f"{AT_HOME}{CONFIG}", "[features]\nhooks = false\n")
+    installed.write(CONFIG, "[features]\nhooks = true\n")
     assert doctor(installed).defects == set()
 
 
