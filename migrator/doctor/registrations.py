@@ -56,9 +56,9 @@ def _of_file(examined: Examined, file: SettingsFile) -> Iterator[Finding]:
     for handler in ours:
         if difference := _difference(file, handler):
             edited.setdefault(difference, []).append(handler.where)
-    for (code, words), places in edited.items():
+    for (code, words), entries in edited.items():
         level: Level = "error" if code == "wrong-timeout" else "warning"
-        yield broken(code, f"{', '.join(places)} in {file.name} {words}", level=level)
+        yield broken(code, f"{', '.join(entries)} in {file.name} {words}", level=level)
 
 
 def _left_to_peer(examined: Examined, file: SettingsFile) -> set[tuple[str, str | None]]:

@@ -32,7 +32,7 @@ def edited(project: Project, part: Part, why: str) -> Iterator[Change | Note]:
     try:
         before = look(project.root, part.path)
     except InstarError as error:
-        yield _left(part, error)
+        yield Note("error", f"cannot edit {part.path}: {error}")
         return
     try:
         text = None if before is None else _decoded(before.data)

@@ -1,4 +1,4 @@
-"""The record of a session follows the real clients: from the start over prompts, clear, compaction, resume to the end."""
+"""The record of a session follows the real clients: from its start over prompts, clear and resume to its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from . import claude as claude_module
 from . import codex as codex_module
-from .builds import ask, holds, init, record_events, recorded, script, session_of, trusted
+from .builds import ask, holds, init, script, session_of, trusted
 from .fake_model import Run, Say
 from .waiting import wait_until
 
@@ -98,13 +98,15 @@ def seen(request: Request) -> Seen:
 
 
 def looks(project: Project, kind: Kind) -> Callable[[Request], Run | Say]:
-    """Script a model that looks once a prompt, and then says the number of the look."""
+    """Script a model that looks once a prompt, and then says the number of the look; a compaction gets its summary."""
     number = 0
 
     def answer(request: Request) -> Run | Say:
         nonlocal number
         if not request.tool_results:
             return look(project, kind)
+        if request.user_texts:
+            return Say("That is the summary.")
         number += 1
         return Say(f"Look {number}.")
 
@@ -113,7 +115,7 @@ def looks(project: Project, kind: Kind) -> Callable[[Request], Run | Say]:
 
 def all_seen(model: FakeModel) -> list[Seen]:
     """Return what each look showed."""
-    return [seen(request) for request in model.requests if request.tool_results]
+    return [seen(request) for request in model.requests if request.tool_results and not request.user_texts]
 
 
 def records(project: Project) -> dict[str, dict[str, Any]]:
@@ -258,19 +260,22 @@ class TestInAPane:
     def test_it_runs_on_through_compaction(
         self, kind: Kind, client: Set, fake_model: ModelFactory, project: Project, tmux: Tmux
     ) -> None:
-        model = fake_model()
+        model = fake_model(looks(project, kind))
         tui = self.start(tmux, client(model), kind)
-        tui.prompt("go", until="done.")
+        tui.prompt("go", until="Look 1.")
         session = session_of(model)
         before = project.record(session)
 
-        tui.send("/compact")
-        wait_until(lambda: last_event(project, session) != "UserPromptSubmit", "the compaction is recorded")
+        tui.prompt("/compact", until="ompacted")
 
-        after = project.record(session)
+        compacted = project.record(session)
         assert last_event(project, session) in ("PreCompact", "SessionStart")
         kept = ("status", "agent", "tmux", "lastPrompt")
-        assert [after[key] for key in kept] == [before[key] for key in kept]
+        assert [compacted[key] for key in kept] == [before[key] for key in kept]
+        tui.prompt("go on", until="Look 2.")
+        after = project.record(session)
+        assert (after["source"], after["lastPrompt"]["text"]) == ("compact", "go on")
+        assert [after[key] for key in kept[:-1]] == [before[key] for key in kept[:-1]]
         assert records(project).keys() == {session}
 
     def test_it_runs_again_in_another_pane_when_it_is_resumed(
@@ -416,15 +421,20 @@ class TestTheModel:
         def live(*args: str) -> list[Any]:
             before = stranger.model.calls
             with stranger.converse(*args) as conversation:
-                session = conversation.prompt("hello").session_id
-                for text in ("/compact", "are you there?"):
-                    conversation.prompt(text)
+                turns = [conversation.prompt(text) for text in ("hello", "are you there?", "/compact", "who are you?")]
+            session = turns[0].session_id
             stranger.resume(session, "hello again", *args)
             bodies = [request.body for request in stranger.model.requests[before:]]
             told = [[body[part] for part in ("system", "messages")] for body in bodies]
             return list(json.loads(json.dumps(told).replace(session, "SESSION")))
 
         with_hooks = live()
+        w = live("--settings", '{"disableAllHooks": true}')
+        print(len(w), len(with_hooks))
+        for a, b in zip(with_hooks, w):
+            if a != b:
+                import difflib
+                print("\n".join(difflib.unified_diff(json.dumps(a, indent=1).splitlines(), json.dumps(b, indent=1).splitlines(), lineterm="")))
 
         assert with_hooks == live("--settings", '{"disableAllHooks": true}')
         assert len(with_hooks) == 3
@@ -455,9 +465,9 @@ class TestTheShellOfClaude:
     @staticmethod
     def told(model: FakeModel) -> list[str]:
         """Return what the shells were told, each of them its own session."""
-        results = [(each.session_id, *each.tool_results) for each in model.requests if each.tool_results]
-        assert [result for _, result in results] == [session for session, _ in results]
-        return [session for session, _ in results]
+        looks = [each for each in model.requests if each.tool_results and not each.user_texts]
+        assert [each.tool_results for each in looks] == [(each.session_id,) for each in looks]
+        return [each.session_id for each in looks]
 
     def test_knows_its_session(self, driven: Claude) -> None:
         session = driven.prompt("go").session_id
@@ -470,16 +480,17 @@ class TestTheShellOfClaude:
 
     def test_knows_its_session_after_compaction_and_clear(self, driven: Claude, tmux: Tmux) -> None:
         with driven.converse() as conversation:
-            session = [conversation.prompt(text) for text in ("go", "/compact", "go on")][0].session_id
+            session = conversation.prompt("go").session_id
+            for text in ("/compact", "go on"):
+                conversation.prompt(text)
         tui = tmux.start(driven, *claude_module.NO_QUESTIONS)
         tui.prompt("go", until="told.")
         tui.clear()
         tui.prompt("go on", until="told.")
 
-        told = self.told(driven.model)
-        assert told[:2] == [session, session]
-        assert len(set(told)) == 3
-        assert len(told) == 4
+        first, second, before, after = self.told(driven.model)
+        assert first == second == session
+        assert len({session, before, after}) == 3
 
 
 class TestAQuestion:
@@ -514,24 +525,21 @@ class TestAQuestion:
         driven.resume(session, "tile")
         assert holds(project, model) == 3
 
+    @pytest.mark.xfail(reason="Claude announces its own notice to the hooks as if it were a prompt")
+    def test_is_open_still_after_a_turn_that_claude_began_itself(
+        self, claude: ClaudeFactory, fake_model: ModelFactory, project: Project, tmp_path: Path
+    ) -> None:
+        waiting = Run(f"until [ -e {tmp_path}/end ]; do sleep 0.1; done", background=True)
+        asked = Say("Slate or tile?")
+        model = fake_model(script(init(project), waiting, ask(project), asked, Say("The task has ended.")))
 
-def test_explore_background(claude, fake_model, project, tmp_path, tmux):
-    record_events(project, tmp_path / "log")
-    waiting = f"until [ -e {tmp_path}/end ]; do sleep 0.1; done"
-    driven = claude(fake_model([Run(waiting, background=True), Say("waiting"), Say("noticed")]), project=project.root)
-    with driven.converse() as conversation:
-        assert conversation.prompt("go").result == "waiting"
-        (tmp_path / "end").touch()
-        assert conversation.next_turn().result == "noticed"
-    print((tmp_path / "log").read_text())
-    print([r.user_texts for r in driven.model.requests])
-    (tmp_path / "end").unlink()
-    driven = claude(fake_model([Run(waiting, background=True), Say("waiting"), Say("noticed")]), project=project.root)
-    tui = tmux.start(driven, *claude_module.NO_QUESTIONS)
-    tui.prompt("go", until="waiting")
-    (tmp_path / "end").touch()
-    tui.wait_for("noticed")
-    tui.wait_until_idle()
-    print("TUI")
-    print((tmp_path / "log").read_text())
-    assert 0
+        with claude(model, project=project.root).converse() as conversation:
+            session = conversation.prompt("go").session_id
+            (tmp_path / "end").touch()
+            conversation.next_turn()
+
+            assert project.record(session)["lastPrompt"]["text"] == "go"
+            assert project.state["asked"]
+            assert holds(project, model) == 0
+            conversation.prompt("tile")
+        assert holds(project, model) == 3
