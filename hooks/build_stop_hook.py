@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 
+from hooks.common.budget import budget, is_spent
 from hooks.common.identity import Self
 from hooks.common.ownership import owned
 from hooks.common.phases import NEXT, legal_targets
@@ -22,7 +23,7 @@ from hooks.common.project import build_command, installed_root
 from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
 from hooks.common.statefile import Build
 from hooks.common.trouble import Trouble, tell
-from hooks.common.values import expect, is_count, text_of, whole_number
+from hooks.common.values import is_count, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 ROLE = "build-stop-hook"
 LOCK_SECONDS = 1.0
-HOLDS_AT_MOST = 50
-DEFAULT_BUDGET = 5
 WAITS_REMEMBERED = 400
 REASON_CHARACTERS_AT_MOST = 7900  # Codex shows the model no more than some 10,000 bytes of it
 
@@ -73,8 +72,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
 
     The stop is held exactly when `reinforcementsUsed` is among them.
     """
-    used = whole_number(state, "reinforcementsUsed", 0)
-    if used >= budget(state):
+    if is_spent(state):
         return None
     asked = state.get("asked")
     if isinstance(asked, dict) and text_of(asked, "question"):
@@ -89,12 +87,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
     new = [each for each in waiting_for(event) if each not in waited]
     if new:
         return {"waitedFor": [*waited, *new][-WAITS_REMEMBERED:], **answered}
-    return {"reinforcementsUsed": used + 1, **answered}
-
-
-def budget(state: State) -> int:
-    """Return how often the build may be held."""
-    return min(whole_number(expect(state, "protection", dict, {}), "reinforcements", DEFAULT_BUDGET), HOLDS_AT_MOST)
+    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, **answered}
 
 
 def waiting_for(event: dict[str, Any]) -> list[str]:
@@ -125,13 +118,8 @@ def audit_hold(build: Build, state: State) -> None:
     """Write down that the session was held, and that the budget is spent with the last hold."""
     counted = {"phase": state.get("phase"), "used": state["reinforcementsUsed"], "max": budget(state)}
     build.audit("stop.blocked", **counted)
-    if is_last(state):
+    if is_spent(state):
         build.audit("stop.exhausted", **counted)
-
-
-def is_last(state: State) -> bool:
-    """Say whether the hold counted last was the last of the budget."""
-    return bool(state["reinforcementsUsed"] >= budget(state))
 
 
 def let_go(root: str, trouble: Trouble) -> dict[str, Any]:
@@ -162,7 +150,7 @@ def reason(root: str, state: State) -> str:
         "",
         "The build is not finished: carry on with it.",
     ]
-    if is_last(state):
+    if is_spent(state):
         lines.append("This was the last hold of its budget: the next stop is allowed, finished or not.")
     return "\n".join(lines)[:REASON_CHARACTERS_AT_MOST]
 

@@ -1,6 +1,6 @@
 """Keeps the record of each session of a project: who it is, where it runs, what happened to it last.
 
-Runs at SessionStart, UserPromptSubmit, PreCompact and SessionEnd of Claude Code and Codex.
+Runs at SessionStart, UserPromptSubmit and SessionEnd of Claude Code and Codex, and at PreCompact of Codex.
 
 stdin   the client's JSON event
 stdout  nothing: no word of ours reaches the model
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ROLE = "session-event-hook"
 LOCK_SECONDS = 1.0
 PROMPT_CHARACTERS_KEPT = 200
+NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with when a background task has ended
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
@@ -71,10 +72,12 @@ def keep_record(root: str, event: dict[str, Any]) -> None:
         record = records.load(session)
         if not record and name == "SessionEnd":
             return
-        # Claude starts a fork under the id of the session it forks, which may go on elsewhere; prompts have the new id.
-        if name != "UserPromptSubmit" and runs_elsewhere(record, me):
+        # Two processes of one session: the first keeps the record. Claude starts a fork under the id of the session it
+        # forks, too, which may go on elsewhere; the fork's prompts have the new id.
+        is_elsewhere = runs_elsewhere(record, me)
+        if is_elsewhere and name != "UserPromptSubmit":
             return
-        is_moved = name == "SessionStart" or record.get("agent") != who.get("agent")
+        is_moved = not is_elsewhere and (name == "SessionStart" or record.get("agent") != who.get("agent"))
         after = followed(record, event, who if is_moved else {}, now_iso())
         if is_moved:
             after.update(settle(records, session, after, me))
@@ -125,9 +128,9 @@ def followed(record: Record, event: dict[str, Any], who: Record, now: str) -> Re
         return {**after, "status": "completed", "endedAt": now, "endedReason": text_of(event, "reason") or "other"}
     if name == "SessionStart":
         after["source"] = text_of(event, "source")
-    if name == "UserPromptSubmit":
-        prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
-        after["lastPrompt"] = {"id": prompt, "at": now, "text": text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]}
+    if name == "UserPromptSubmit" and not is_notice(event):
+        text = text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]
+        after["lastPrompt"] = {"id": prompt_id(event), "at": now, "text": text}
     after["status"] = "running"
     return {key: value for key, value in after.items() if key not in ("endedAt", "endedReason") and value is not None}
 
@@ -143,7 +146,7 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
             if "" < text_of(old, "endedAt") < oldest:
                 records.remove(other)
         elif agent and agent == record.get("agent"):
-            is_fork = "source" not in record and old.get("source") == "resume"
+            is_fork = record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
             learned = {"source": "fork", "forkedFrom": other} if is_fork else learned
             records.save(other, ended(old, "completed", "forked" if is_fork else "replaced", now))
         elif isinstance(agent, dict) and can_see and not me.lives(agent):
@@ -151,6 +154,16 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
     return learned
+
+
+def prompt_id(event: dict[str, Any]) -> str:
+    """Return the id of the prompt that an event belongs to."""
+    return text_of(event, "prompt_id") or text_of(event, "turn_id")
+
+
+def is_notice(event: dict[str, Any]) -> bool:
+    """Say whether a prompt is the client's own; measured on Claude Code 2.1.197."""
+    return text_of(event, "prompt").startswith(NOTICE)
 
 
 def ended(record: Record, status: str, reason: str, now: str) -> Record:
@@ -176,7 +189,10 @@ def kept_days(root: str) -> int:
 
 
 def end_question(root: str, event: dict[str, Any]) -> None:
-    """Take the prompt for the answer to what the owner of the build asked; it also shows where the owner is now."""
+    """Take the prompt for the answer to what the owner of the build asked; it also shows where the owner is now.
+
+    A prompt of the client's own is no answer: what it leads to may end as the turn did that asked.
+    """
     build = Build(root)
     if text_of(event, "hook_event_name") != "UserPromptSubmit" or not os.path.lexists(build.state_path):
         return
@@ -188,10 +204,11 @@ def end_question(root: str, event: dict[str, Any]) -> None:
         if found is None:
             return
         state, stamp = found
-        if not stamp and "asked" not in state:
+        asked, old = state.pop("asked", None), state["owner"]
+        if isinstance(asked, dict) and is_notice(event):
+            state["asked"] = {**asked, "prompt": prompt_id(event)}
+        elif not stamp and asked is None:
             return
-        state.pop("asked", None)
-        old = state["owner"]
         build.save({**state, "owner": {**old, **stamp}})
         if "session" in stamp:
             build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])

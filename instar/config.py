@@ -5,6 +5,7 @@ The file is the operator's. Keys that are not named here are of others, and nobo
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,37 +15,80 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from jsonschema.exceptions import ValidationError
+
 PATH: Final = ".instar/config.json"
 
-# What holds where the file is silent.
-DEFAULTS: Final[dict[str, Any]] = {"sessions": {"keepEndedDays": 30}}
+# What holds where the file is silent; a project's file gets what it lacks of it, to be found there and changed.
+DEFAULTS: Final[dict[str, Any]] = {
+    "sessions": {"keepEndedDays": 30},
+    "unjustifiedStopGate": {
+        "authority": {"provider": "rules", "rulesMayEnforce": False},
+        "continueCeiling": 2,
+        "requireSessionStart": True,
+        "rateLimits": {"perSessionHour": 10, "perAgentDay": 200},
+        "concurrency": {"machine": 8, "session": 2},
+        "breaker": {"threshold": 3, "cooldownMs": 300_000},
+        "retentionDays": 30,
+    },
+}
+
+
+def _whole(minimum: int, maximum: int, description: str) -> dict[str, Any]:
+    return {"type": "integer", "minimum": minimum, "maximum": maximum, "description": description}
+
+
+def _texts(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string", "minLength": 1}, "description": description}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+_AUTHORITY: Final = _object(
+    provider={
+        "enum": ["rules", "claude-cli", "codex-cli", "command"],
+        "description": "Who judges a stop: our own rules, a client without tools, or a command.",
+    },
+    rulesMayEnforce={"type": "boolean", "description": "Let the rules hold sessions in enforce, too."},
+    command=_texts("The command that judges: the prompt on its standard input, the verdict on its standard output."),
+    model={"type": "string", "minLength": 1, "description": "The model that a client is asked to use."},
+    budgetMs=_whole(200, 8000, "For how many milliseconds an authority may think."),
+)
+_GATE: Final = _object(
+    mode={"enum": ["off", "shadow", "enforce"], "description": "The mode where none was set by instar-gate."},
+    authority=_AUTHORITY,
+    planGlobs=_texts("Where else plans lie, as patterns of paths below the project."),
+    continueCeiling=_whole(1, 10, "How often a session is told to go on, ever."),
+    requireSessionStart={"type": "boolean", "description": "Judge only sessions whose start is on record."},
+    rateLimits=_object(
+        perSessionHour=_whole(1, 1000, "How many evaluations a session may have in an hour."),
+        perAgentDay=_whole(1, 100_000, "How many evaluations a project may have in a day."),
+    ),
+    concurrency=_object(
+        machine=_whole(1, 64, "How many evaluations run at once."),
+        session=_whole(1, 64, "How many evaluations of one session run at once."),
+    ),
+    breaker=_object(
+        threshold=_whole(0, 100, "After how many unusable answers in a row the authority is left in peace; 0: never."),
+        cooldownMs=_whole(1000, 86_400_000, "For how many milliseconds."),
+    ),
+    retentionDays=_whole(1, 3650, "For how many days evaluations are kept."),
+)
 
 SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "type": "object",
-    "properties": {
-        "projectName": {
-            "type": "string",
-            "minLength": 1,
-            "description": "How the project is called in what people read.",
+    **_object(
+        projectName={"type": "string", "minLength": 1, "description": "How the project is called in what people read."},
+        port=_whole(0, 65535, "The port of the server; any free one where it is 0 or not set."),
+        _instar_noMigrate={
+            "type": "array", "items": {"type": "string"}, "description": "Dotted paths that instar-migrate never adds.",
         },
-        "_instar_noMigrate": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Dotted paths that instar-migrate never adds.",
-        },
-        "sessions": {
-            "type": "object",
-            "properties": {
-                "keepEndedDays": {
-                    "type": "integer",
-                    "minimum": 1,
-                    "description": "For how many days the record of an ended session is kept.",
-                }
-            },
-        },
-    },
-}
+        sessions=_object(keepEndedDays=_whole(1, 3650, "For how many days the record of an ended session is kept.")),
+        unjustifiedStopGate=_GATE,
+    ),
+}  # fmt: skip
 
 
 def load(root: Path) -> dict[str, Any]:
@@ -62,10 +106,37 @@ def load(root: Path) -> dict[str, Any]:
 
 def problems(config: object) -> list[str]:
     """Return a sentence for each value that breaks a rule: its key, the value, and the rule."""
+    return [f'key "{_dotted(error.absolute_path)}": {error.message}' for error in _errors(config)]
+
+
+def effective(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what holds: the configuration without what breaks a rule, and the defaults where it is silent."""
+    sound = copy.deepcopy(config)
+    for error in _errors(config):
+        _drop(sound, [step for step in error.absolute_path if isinstance(step, str)])
+    return _over(DEFAULTS, sound)
+
+
+def _errors(config: object) -> list[ValidationError]:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - only a project with a configuration waits for it
 
-    errors = sorted(Draft202012Validator(SCHEMA).iter_errors(config), key=lambda error: error.json_path)
-    return [f'key "{_dotted(error.absolute_path)}": {error.message}' for error in errors]
+    return sorted(Draft202012Validator(SCHEMA).iter_errors(config), key=lambda error: error.json_path)
+
+
+def _drop(config: dict[str, Any], path: list[str]) -> None:
+    for key in path[:-1]:
+        config = config.get(key, {})
+    if path:
+        config.pop(path[-1], None)
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return one object over another, as a copy."""
+    merged = copy.deepcopy(below)
+    for key, value in above.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _over(merged[key], value) if both else copy.deepcopy(value)
+    return merged
 
 
 def _dotted(path: Iterable[str | int]) -> str:

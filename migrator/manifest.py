@@ -20,6 +20,7 @@ HOOKS_FOLDER = ".instar/hooks/instar"
 INSTALLED = (
     Installed("hooks/run", f"{HOOKS_FOLDER}/run", 0o755),
     Installed("hooks/build-stop-hook.py", f"{HOOKS_FOLDER}/build-stop-hook.py", 0o755),
+    Installed("hooks/stop-gate-router.py", f"{HOOKS_FOLDER}/stop-gate-router.py", 0o755),
     Installed("hooks/session-event-hook.py", f"{HOOKS_FOLDER}/session-event-hook.py", 0o755),
     Installed("hooks/build-state.py", f"{HOOKS_FOLDER}/build-state.py", 0o755),
     Installed("hooks/build-worktree.py", f"{HOOKS_FOLDER}/build-worktree.py", 0o755),
@@ -29,5 +30,5 @@ INSTALLED = (
 SKILL = Installed("skills/build/SKILL.md", ".claude/skills/build/SKILL.md", 0o644)
 
 # A section of a document: shipped as a template, too, and recognised by its hash.
-SECTIONS = ("documents/agents-build.md", "documents/claude-build.md")
+SECTIONS = ("documents/agents-build.md", "documents/claude-build.md", "documents/gate.md")
 MANIFEST = "manifest.json"

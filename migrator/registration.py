@@ -24,6 +24,9 @@ EVENTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
     "PreCompact": (("session-event-hook", 5),),
 }
 
+# Claude tells the model the whole command of every hook at this event, and its SessionStart follows a compaction.
+_NOT_WITH: Final[dict[str, Client]] = {"PreCompact": "claude"}
+
 # Codex allows this event no more than so many seconds, and warns where more are asked for.
 _CODEX_AT_MOST: Final = {"SessionEnd": 3}
 
@@ -59,6 +62,8 @@ def commands(client: Client) -> frozenset[str]:
 
 def handlers(client: Client, event: str) -> dict[str, dict[str, Any]]:
     """Return, for each role at an event, its entry in the client's settings."""
+    if _NOT_WITH.get(event) == client:
+        return {}
     at_most = _CODEX_AT_MOST.get(event, 600) if client == "codex" else 600
     return {
         role: {"type": "command", "command": command(client, role), "timeout": min(timeout, at_most)}

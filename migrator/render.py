@@ -29,6 +29,7 @@ OURS = ("hooks", "playbook_scripts")
 # The module a self-contained template is rendered from.
 RENDERED = {
     "hooks/build-stop-hook.py": "hooks.build_stop_hook",
+    "hooks/stop-gate-router.py": "hooks.stop_gate_router",
     "hooks/session-event-hook.py": "hooks.session_event_hook",
     "hooks/build-state.py": "playbook_scripts.build_state",
     "hooks/build-worktree.py": "playbook_scripts.build_worktree",

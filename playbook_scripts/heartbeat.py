@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from hooks.common.identity import Processes
+from hooks.common.endpoint import server_of, token_of
 from hooks.common.trouble import Trouble
-from hooks.common.values import is_count, text_of
 from playbook_scripts.builds import LOCK_SECONDS, run_id, running
 from playbook_scripts.history import audit_entries, minutes_between
 
@@ -83,36 +82,6 @@ def channel_of(environ: Any) -> dict[str, Any] | None:
     if topic:
         return {"topicId": int(topic) if topic.lstrip("-").isdecimal() else None}
     return {"channelId": channel} if channel else None
-
-
-def server_of(root: str) -> int | None:
-    """Return the port of the project's server, as long as the process that wrote it lives."""
-    values = read_json(os.path.join(root, ".instar", "server-data", "endpoint.json"))
-    pid, port = values.get("pid"), values.get("port")
-    if not (isinstance(pid, int) and isinstance(port, int) and is_count(port)):
-        return None
-    process = Processes().look(pid)
-    return port if process and process.start == str(values.get("start")) else None
-
-
-def token_of(root: str) -> str:
-    """Return the token of the server, and "" where none is known; an object in the config is a secret of others."""
-    try:
-        with open(os.path.join(root, ".instar", "server-data", "token"), encoding="utf-8") as file:
-            kept = file.read().strip()
-    except (OSError, ValueError):
-        kept = ""
-    return os.environ.get("INSTAR_AUTH_TOKEN") or kept or text_of(read_json(f"{root}/.instar/config.json"), "authToken")
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """Return the object in a file; ``{}`` where there is none that can be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def post(build: Build, port: int, body: dict[str, Any]) -> str:

@@ -60,6 +60,14 @@ def sessions(project: Path) -> list[Session]:
     return sorted(found, key=lambda session: session.text("lastEvent", "at"), reverse=True)
 
 
+def session(project: Path, session_id: str) -> Session | None:
+    """Return the session with exactly this id; None where it is not on record. The id may be any text."""
+    place = project / FOLDER / f"{session_id}.json"
+    if "/" in session_id or "\0" in session_id or not place.is_file():
+        return None
+    return _read(project, place)
+
+
 def find(project: Path, name: str) -> Session:
     """Return the session with this id, or the only one whose id begins so. Raise InstarError."""
     fitting = [session for session in sessions(project) if session.id.startswith(name)]

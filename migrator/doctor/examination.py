@@ -9,6 +9,7 @@ from instar.errors import InstarError
 from migrator.doctor import (
     claude_settings,
     codex_settings,
+    configuration,
     firing,
     interpreter,
     leftovers,
@@ -38,6 +39,8 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("the settings of Codex", codex_settings.check_files),
     ("Codex's trust", codex_settings.check_trust),
     ("Codex's background process", codex_settings.check_daemon),
+    ("the configuration", configuration.check_config),
+    ("the stop gate", configuration.check_gate),
     ("the build", leftovers.check_build),
     ("files left behind", leftovers.check_files),
     ("the logs", leftovers.check_logs),

@@ -42,8 +42,8 @@ def _of_file(examined: Examined, file: SettingsFile) -> Iterator[Finding]:
     left = _left_to_peer(examined, file)
     missing = [
         f"{role} at {event}"
-        for event, roles in EVENTS.items()
-        for role, _ in roles
+        for event in EVENTS
+        for role in handlers(file.client, event)
         if not any((handler.event, handler.role) == (event, role) for handler in ours) and (event, role) not in left
     ]
     if missing:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from instar.errors import InstarError
 from migrator import peer
-from migrator.changes import Note
+from migrator.changes import Change, Note
 from migrator.files import look
 from migrator.json_spans import MISSING, JsonTextError, append, delete, get, parse, put
 from migrator.registration import CLIENTS, EVENTS, SETTINGS, Client, handlers, role_of
@@ -19,7 +19,6 @@ from migrator.steps.user_files import Part, edited, restored
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from migrator.changes import Change
     from migrator.project import Project
 
 # What has to be an object, or a list, for a hook to be registered.
@@ -46,7 +45,7 @@ def install(project: Project) -> Iterator[Change | Note]:
             yield from edited(project, _part(project, client), "register the hooks")
             yield from _left_to_peer(project, client)
         else:
-            yield from restored(project, _part(project, client), "take our hooks out")
+            yield from _taken_out(project, client)
     for path in peer.flat_files(project.root):
         yield Note("warning", f"{path} is of instar's flat layout: let its own `instar migrate` sort that first")
 
@@ -54,7 +53,25 @@ def install(project: Project) -> Iterator[Change | Note]:
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Take our registrations out."""
     for client in CLIENTS:
-        yield from restored(project, _part(project, client), "take our hooks out")
+        yield from _taken_out(project, client)
+
+
+def _taken_out(project: Project, client: Client) -> Iterator[Change | Note]:
+    """Take our registrations with a client out, and name what moves by it: by its position Codex knows what it trusts."""
+    found = list(restored(project, _part(project, client), "take our hooks out"))
+    yield from found
+    if client == "codex" and any(isinstance(each, Change) for each in found):
+        moved = [event for event in EVENTS if _has_others_behind_ours(_text(project, client), event)]
+        if moved:
+            yield Note("warning", f"your own hooks move up at {', '.join(moved)}: start codex and trust them again")
+
+
+def _has_others_behind_ours(text: str, event: str) -> bool:
+    """Say whether a handler of others stands behind one of ours: in its group, or in a later one."""
+    ours = _ours(text, event)
+    everything = _among(get(text, ("hooks", event)), lambda _: "any")
+    places = {found.place() for found in everything} - {found.place() for found in ours}
+    return bool(ours) and any(place > ours[0].place() for place in places)
 
 
 def _part(project: Project, client: Client) -> Part:
@@ -69,17 +86,25 @@ def _left(project: Project) -> frozenset[str]:
 
 def _left_to_peer(project: Project, client: Client) -> Iterator[Note]:
     """Yield a note for each role that stays the peer's."""
-    try:
-        found = look(project.root, SETTINGS[client])
-        text = found.data.decode() if found else "{}"
-        held = {(event, each.role) for event in EVENTS for each in _peers(text, event)}
-    except (InstarError, JsonTextError, UnicodeDecodeError):
-        return  # told by the edit
+    text = _text(project, client)
+    held = {(event, each.role) for event in EVENTS for each in _peers(text, event)}
     for event, role in sorted(held):
         if role in _left(project):
             yield Note(
                 "skipped", f"left {role} at {event} in {SETTINGS[client]} to instar's own; --take-over changes that"
             )
+
+
+def _text(project: Project, client: Client) -> str:
+    """Return the settings, and none where they cannot be read as ours to edit: that is told by the edit."""
+    try:
+        found = look(project.root, SETTINGS[client])
+        text = found.data.decode() if found else "{}"
+        for event in EVENTS:
+            get(text, ("hooks", event))
+    except (InstarError, JsonTextError, UnicodeDecodeError):
+        return "{}"
+    return text
 
 
 def register(text: str | None, client: Client, left: frozenset[str] = frozenset()) -> str:

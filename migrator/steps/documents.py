@@ -1,4 +1,4 @@
-"""Our marked sections in the CLAUDE.md and AGENTS.md that are there: how an agent that reads it works with a build.
+"""Our marked sections in the CLAUDE.md and AGENTS.md that are there: what an agent that reads it should know of us.
 
 A section is put in once, kept current, and left alone for good once the person edited it, took it out, or pinned it in
 `.instar/identity-pins.json`, by its id (`build`) or for one document (`build@CLAUDE.md`).
@@ -20,121 +20,198 @@ from migrator.shipped import text as template_text
 from migrator.steps.user_files import Part, edited, restored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from migrator.changes import Change
     from migrator.project import Project
     from migrator.registration import Client
 
 PINS: Final = ".instar/identity-pins.json"
-SECTION: Final = "build"
-BEGIN: Final = f"<!-- instar:begin {SECTION} -->"
-END: Final = f"<!-- instar:end {SECTION} -->"
-_MARKED: Final = re.compile(
-    rf"(?P<gap>(?:\r?\n)*){re.escape(BEGIN)}\r?\n(?P<body>.*?){re.escape(END)}(?:\r?\n)?", re.DOTALL
-)
+GATE_ON: Final = ".instar/server-data/gate-on"
 _IMPORT: Final = re.compile(r"^@(\./)?AGENTS\.md\s*$", re.MULTILINE)
 
 
-class Document(NamedTuple):
-    """A document that one of the clients reads, and the text that goes into it."""
+class Section(NamedTuple):
+    """A text of ours in a document."""
 
+    id: str
     path: str
-    client: Client
     template: str
 
     @property
-    def pin(self) -> str:
-        """The name that pins our section in this document alone."""
-        return f"{SECTION}@{self.path}"
+    def begin(self) -> str:
+        """The mark before it."""
+        return f"<!-- instar:begin {self.id} -->"
 
     @property
-    def part(self) -> Part:
-        """Our part in it."""
-        return Part(self.path, partial(put_section, template=self.template), take_section)
+    def end(self) -> str:
+        """The mark behind it."""
+        return f"<!-- instar:end {self.id} -->"
+
+    @property
+    def name(self) -> str:
+        """What it is remembered and pinned by, in this document alone."""
+        return f"{self.id}@{self.path}"
 
 
-AGENTS: Final = Document("AGENTS.md", "codex", "documents/agents-build.md")
-CLAUDE: Final = Document("CLAUDE.md", "claude", "documents/claude-build.md")
-DOCUMENTS: Final = (AGENTS, CLAUDE)
-_TEMPLATES: Final = tuple(document.template for document in DOCUMENTS)
+AGENTS: Final = "AGENTS.md"
+CLAUDE: Final = "CLAUDE.md"
+READERS: Final[dict[str, Client]] = {AGENTS: "codex", CLAUDE: "claude"}
+SECTIONS: Final = (
+    Section("build", AGENTS, "documents/agents-build.md"),
+    Section("gate", AGENTS, "documents/gate.md"),
+    Section("build", CLAUDE, "documents/claude-build.md"),
+    Section("gate", CLAUDE, "documents/gate.md"),
+)
+TEMPLATES: Final = {section.template for section in SECTIONS}
 
 
 def install(project: Project) -> Iterator[Change | Note]:
-    """Yield the sections for the documents that are there; none is created."""
+    """Yield the documents that are there with our sections; none is created."""
     pins = _pins(project)
-    for document in DOCUMENTS:
-        if _is_linked(project, document):
+    for path in READERS:
+        if _is_linked(project, path):
             continue
-        if document.client not in project.clients or _brings_in(project, document):
-            yield from restored(project, document.part, "take our section out")
-        elif (project.root / document.path).exists():
-            yield from _install(project, document, pins)
+        wanted = [section for section in _wanted(project, path) if not _is_left_out(project, section, pins)]
+        if wanted:
+            yield from edited(project, _part(path, wanted), "what an agent should know of us")
+        elif not any(_is_pinned(section, pins) for section in SECTIONS if section.path == path):
+            yield from restored(project, _present(project, path), "take our sections out")
+        yield from _notes(project, path, pins)
+    yield from _remembered(project, pins)
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:
     """Yield the documents without our sections."""
-    for document in DOCUMENTS:
-        yield from restored(project, document.part, "take our section out")
+    for path in READERS:
+        yield from restored(project, _present(project, path), "take our sections out")
 
 
 def placed(project: Project) -> list[str]:
-    """Return the documents that have our section after a migration, for the next to know which were taken out."""
+    """Return the names of the sections that stand after a migration, for the next to know which were taken out."""
     try:
         pins = _pins(project)
     except InstarError:  # told by the step itself
-        return list(project.record.get("sections", []))
-    return [
-        document.path
-        for document in DOCUMENTS
-        if document.client in project.clients
-        and (project.root / document.path).is_file()
-        and not _is_linked(project, document)
-        and not _brings_in(project, document)
-        and not _is_left_out(project, document, pins)
-    ]
+        return _placed_before(project)
+    wanted = [section for path in READERS if not _is_linked(project, path) for section in _wanted(project, path)]
+    files = [section for section in wanted if (project.root / section.path).is_file()]
+    return [section.name for section in files if not _is_left_out(project, section, pins)]
 
 
-def _install(project: Project, document: Document, pins: dict[str, Any]) -> Iterator[Change | Note]:
-    if SECTION in pins or document.pin in pins:
-        yield Note("skipped", f"our section in {document.path} is pinned in {PINS}")
-        return
-    if _is_left_out(project, document, pins):
-        shipped = {"contentHash": sha256(template_text(document.template).encode())}
-        yield from edited(project, Part(PINS, partial(_put_pin, name=document.pin, value=shipped), _keep), "remember")
-        text = f"you took our section out of {document.path}: it stays out, by {document.pin} in {PINS}"
-        yield Note("skipped", text)
-        return
-    found = list(edited(project, document.part, "how an agent works with a build"))
-    yield from found
-    if not found and _is_edited(_text_of(project, document)):
-        yield Note("skipped", f"kept your words on builds in {document.path}; delete that section to be rid of it")
+def put_sections(text: str | None, sections: Sequence[Section]) -> str:
+    """Return the document with these sections, current; one that the user edited stays. Raise InstarError."""
+    text = text or ""
+    for section in sections:
+        text = put_section(text, section)
+    return text
 
 
-def _is_left_out(project: Project, document: Document, pins: dict[str, Any]) -> bool:
-    """Say whether the section was put in by a migration before and is not there any more, or is pinned out."""
-    text = _text_of(project, document)
-    if SECTION in pins or document.pin in pins:
-        return BEGIN not in text
-    return document.path in project.record.get("sections", []) and not (BEGIN in text or END in text)
+def put_section(text: str, section: Section) -> str:
+    """Return the document with one section."""
+    found = _find(text, section)
+    newline = "\r\n" if "\r\n" in (found["body"] if found else text) else "\n"
+    body = template_text(section.template).replace("\n", newline)
+    if found is None:
+        gap = "" if not text else newline if text.endswith("\n") else newline * 2
+        return f"{text}{gap}{section.begin}{newline}{body}{section.end}{newline}"
+    return text[: found.start("body")] + body + text[found.end("body") :] if _is_ours(found) else text
 
 
-def _is_linked(project: Project, document: Document) -> bool:
+def take_sections(text: str, _at_first: str | None = None) -> str:
+    """Return the document without our sections, and without the empty lines put before them."""
+    for section in reversed(SECTIONS):
+        found = _find(text, section)
+        if found:
+            kept_gap = found["gap"].removesuffix("\n").removesuffix("\r")
+            text = text[: found.start()] + kept_gap + text[found.end() :]
+    return text
+
+
+def _part(path: str, sections: Sequence[Section]) -> Part:
+    return Part(path, partial(put_sections, sections=sections), take_sections)
+
+
+def _present(project: Project, path: str) -> Part:
+    """Return our part in a document as it stands there."""
+    text = _text_of(project, path)
+    return _part(path, [section for section in SECTIONS if section.path == path and section.begin in text])
+
+
+def _wanted(project: Project, path: str) -> list[Section]:
+    """Return the sections that belong into a document: of what is in use, for a client that reads it."""
+    if READERS[path] not in project.clients or not (project.root / path).exists() or _brings_in(project, path):
+        return []
+    text = _text_of(project, path)
+    is_gate_used = (project.root / GATE_ON).exists()
+    listed = [section for section in SECTIONS if section.path == path]
+    return [section for section in listed if section.id != "gate" or is_gate_used or section.begin in text]
+
+
+def _is_pinned(section: Section, pins: dict[str, Any]) -> bool:
+    return section.id in pins or section.name in pins
+
+
+def _is_left_out(project: Project, section: Section, pins: dict[str, Any]) -> bool:
+    """Say whether a section is pinned, or was put in by a migration before and is not there any more."""
+    text = _text_of(project, section.path)
+    is_gone = section.name in _placed_before(project) and not (section.begin in text or section.end in text)
+    return _is_pinned(section, pins) or is_gone
+
+
+def _notes(project: Project, path: str, pins: dict[str, Any]) -> Iterator[Note]:
+    """Yield what is left as the person wants it."""
+    text = _text_of(project, path)
+    for section in _wanted(project, path):
+        if _is_pinned(section, pins):
+            yield Note("skipped", f"our section {section.id} in {path} is pinned in {PINS}")
+        elif _is_left_out(project, section, pins):
+            yield Note(
+                "skipped", f"you took our section {section.id} out of {path}: it stays out, by {section.name} in {PINS}"
+            )
+        elif _is_edited(text, section):
+            yield Note("skipped", f"kept your words in our section {section.id} of {path}; delete it to be rid of it")
+
+
+def _remembered(project: Project, pins: dict[str, Any]) -> Iterator[Change | Note]:
+    """Yield the pins with a pin for each section that was taken out."""
+    wanted = [section for path in READERS for section in _wanted(project, path)]
+    out = [each for each in wanted if not _is_pinned(each, pins) and _is_left_out(project, each, pins)]
+    if out:
+        yield from edited(project, Part(PINS, partial(_put_pins, sections=out), _keep), "remember what was taken out")
+
+
+def _put_pins(text: str | None, sections: Sequence[Section]) -> str:
+    text = text or "{}\n"
+    for section in sections:
+        text = put(text, (section.name,), {"contentHash": sha256(template_text(section.template).encode())})
+    return text
+
+
+def _keep(text: str, _at_first: str | None) -> str:
+    return text
+
+
+def _placed_before(project: Project) -> list[str]:
+    names = project.record.get("sections")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _is_linked(project: Project, path: str) -> bool:
     """Say whether CLAUDE.md is AGENTS.md by another name, where that is ours to care for: one section is enough."""
     root = project.root
-    is_cared_for = document == CLAUDE and AGENTS.client in project.clients and (root / AGENTS.path).is_file()
-    return is_cared_for and os.path.realpath(root / CLAUDE.path) == os.path.realpath(root / AGENTS.path)
+    is_cared_for = path == CLAUDE and READERS[AGENTS] in project.clients and (root / AGENTS).is_file()
+    return is_cared_for and os.path.realpath(root / CLAUDE) == os.path.realpath(root / AGENTS)
 
 
-def _brings_in(project: Project, document: Document) -> bool:
-    """Say whether CLAUDE.md brings AGENTS.md in, which has our section."""
-    is_cared_for = document == CLAUDE and AGENTS.client in project.clients and (project.root / AGENTS.path).is_file()
+def _brings_in(project: Project, path: str) -> bool:
+    """Say whether CLAUDE.md brings AGENTS.md in, which has our sections."""
+    is_cared_for = path == CLAUDE and READERS[AGENTS] in project.clients and (project.root / AGENTS).is_file()
     return is_cared_for and _IMPORT.search(_text_of(project, CLAUDE)) is not None
 
 
-def _text_of(project: Project, document: Document) -> str:
+def _text_of(project: Project, path: str) -> str:
     try:
-        found = look(project.root, document.path)
+        found = look(project.root, path)
     except InstarError:
         return ""
     return found.data.decode(errors="replace") if found else ""
@@ -152,47 +229,24 @@ def _pins(project: Project) -> dict[str, Any]:
     return pins
 
 
-def _put_pin(text: str | None, name: str, value: dict[str, str]) -> str:
-    return put(text or "{}\n", (name,), value)
+def _marked(section: Section) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?P<gap>(?:\r?\n)*){re.escape(section.begin)}\r?\n(?P<body>.*?){re.escape(section.end)}(?:\r?\n)?", re.DOTALL
+    )
 
 
-def _keep(text: str, _at_first: str | None) -> str:
-    return text
-
-
-def put_section(text: str | None, template: str = AGENTS.template) -> str:
-    """Return the document with our section, current; one that the user edited stays. Raise InstarError."""
-    text = text or ""
-    found = _find(text)
-    newline = "\r\n" if "\r\n" in (found["body"] if found else text) else "\n"
-    body = template_text(template).replace("\n", newline)
-    if found is None:
-        gap = "" if not text else newline if text.endswith("\n") else newline * 2
-        return f"{text}{gap}{BEGIN}{newline}{body}{END}{newline}"
-    return text[: found.start("body")] + body + text[found.end("body") :] if _is_ours(found) else text
-
-
-def take_section(text: str, _at_first: str | None = None) -> str:
-    """Return the document without our section, and without the empty line put before it."""
-    found = _find(text)
-    if found is None:
-        return text
-    kept_gap = found["gap"].removesuffix("\n").removesuffix("\r")
-    return text[: found.start()] + kept_gap + text[found.end() :]
-
-
-def _find(text: str) -> re.Match[str] | None:
-    found = _MARKED.search(text)
-    if (text.count(BEGIN), text.count(END)) != ((1, 1) if found else (0, 0)):
-        raise InstarError(f"the marks {BEGIN} and {END} do not pair up")
+def _find(text: str, section: Section) -> re.Match[str] | None:
+    found = _marked(section).search(text)
+    if (text.count(section.begin), text.count(section.end)) != ((1, 1) if found else (0, 0)):
+        raise InstarError(f"the marks {section.begin} and {section.end} do not pair up")
     return found
 
 
 def _is_ours(found: re.Match[str]) -> bool:
     body = found["body"].replace("\r\n", "\n").encode()
-    return any(is_shipped(template, body) for template in _TEMPLATES)
+    return any(is_shipped(template, body) for template in TEMPLATES)
 
 
-def _is_edited(text: str) -> bool:
-    found = _MARKED.search(text)
+def _is_edited(text: str, section: Section) -> bool:
+    found = _marked(section).search(text)
     return found is not None and not _is_ours(found)

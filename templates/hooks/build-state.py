@@ -610,6 +610,33 @@ def ask_tmux(environ, seconds):
         return {"tmux": ""}
 
 
+def server_of(root):
+    values = read_json(os.path.join(root, ".instar", "server-data", "endpoint.json"))
+    pid, port = values.get("pid"), values.get("port")
+    if not (isinstance(pid, int) and isinstance(port, int) and is_count(port)):
+        return None
+    process = Processes().look(pid)
+    return port if process and process.start == str(values.get("start")) else None
+
+
+def token_of(root):
+    try:
+        with open(os.path.join(root, ".instar", "server-data", "token"), encoding="utf-8") as file:
+            kept = file.read().strip()
+    except (OSError, ValueError):
+        kept = ""
+    return os.environ.get("INSTAR_AUTH_TOKEN") or kept or text_of(read_json(f"{root}/.instar/config.json"), "authToken")
+
+
+def read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def archive(build, state):
     history = os.path.join(build.folder, "history")
     make_folder(build.root, history)
@@ -738,33 +765,6 @@ def channel_of(environ):
     if topic:
         return {"topicId": int(topic) if topic.lstrip("-").isdecimal() else None}
     return {"channelId": channel} if channel else None
-
-
-def server_of(root):
-    values = read_json(os.path.join(root, ".instar", "server-data", "endpoint.json"))
-    pid, port = values.get("pid"), values.get("port")
-    if not (isinstance(pid, int) and isinstance(port, int) and is_count(port)):
-        return None
-    process = Processes().look(pid)
-    return port if process and process.start == str(values.get("start")) else None
-
-
-def token_of(root):
-    try:
-        with open(os.path.join(root, ".instar", "server-data", "token"), encoding="utf-8") as file:
-            kept = file.read().strip()
-    except (OSError, ValueError):
-        kept = ""
-    return os.environ.get("INSTAR_AUTH_TOKEN") or kept or text_of(read_json(f"{root}/.instar/config.json"), "authToken")
-
-
-def read_json(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            values = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def post(build, port, body):

@@ -19,6 +19,151 @@ import os
 import time
 
 
+def now_iso():
+    return iso(time.time())
+
+
+def iso(seconds):
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
+
+
+def replace_file(path, data, mode = 0o666):
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "wb") as file:
+            keep_mode(path, fd)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except OSError:
+        remove_if_there(temporary)
+        raise
+    sync_folder(folder)
+
+
+def keep_mode(path, fd):
+    try:
+        os.fchmod(fd, os.stat(path, follow_symlinks=False).st_mode & 0o777)
+    except FileNotFoundError:
+        pass
+
+
+def sync_folder(folder):
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+    except OSError:
+        pass
+
+
+def sweep(folder):
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(".") and name.endswith(".tmp"):
+            os.unlink(os.path.join(folder, name))
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def remove_if_there(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def make_folder(root, folder):
+    if os.path.isdir(folder):
+        return
+    inside = os.path.join(root, ".instar")
+    os.makedirs(inside, exist_ok=True)
+    ignore = os.path.join(inside, ".gitignore")
+    if not os.path.lexists(ignore):
+        with open(ignore, "w", encoding="ascii") as file:
+            file.write("*\n")
+    os.makedirs(folder, exist_ok=True)
+
+
+AN_HOUR_S = 3600
+
+
+class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
+    def __init__(self, code, text):
+        super().__init__(text)
+        self.code = code
+
+
+def tell(root, role, trouble):
+    logs = os.path.join(root, ".instar", "logs")
+    told = os.path.join(logs, f".told-{role}-{trouble.code}")
+    try:
+        if 0 <= time.time() - os.stat(told).st_mtime < AN_HOUR_S:
+            return ""
+    except OSError:
+        pass
+    try:
+        make_folder(root, logs)
+        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
+        with open(told, "w", encoding="ascii"):
+            pass
+    except OSError as error:
+        complain(f"{role}: cannot write its log: {error}")
+    return f"instar {role}: {trouble} ({trouble.code})."
+
+
+def complain(text):
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
+    except OSError:
+        pass
+
+
+KINDS = {dict: "an object", list: "a list", int: "a whole number"}
+
+
+def text_of(event, key):
+    value = event.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def expect(values, key, kind, default):
+    value = values.get(key, default)
+    if isinstance(value, kind):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected {KINDS[kind]}')
+
+
+def whole_number(values, key, default):
+    value = expect(values, key, int, default)
+    if is_count(value):
+        return value
+    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected a count')
+
+
+def is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+HOLDS_AT_MOST = 50
+DEFAULT_BUDGET = 5
+
+
+def budget(state):
+    return min(whole_number(expect(state, "protection", dict, {}), "reinforcements", DEFAULT_BUDGET), HOLDS_AT_MOST)
+
+
+def is_spent(state):
+    return whole_number(state, "reinforcementsUsed", 0) >= budget(state)
+
+
 # The process name of a client, and the variable in which it tells its tools the session id.
 SESSION_VARIABLES = {"claude": "CLAUDE_CODE_SESSION_ID", "codex": "CODEX_SESSION_ID"}
 TMUX_SECONDS = 0.5
@@ -363,113 +508,6 @@ def answer(reply, fd = 1):
         pass
 
 
-def now_iso():
-    return iso(time.time())
-
-
-def iso(seconds):
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
-
-
-def replace_file(path, data, mode = 0o666):
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(fd, "wb") as file:
-            keep_mode(path, fd)
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, path)
-    except OSError:
-        remove_if_there(temporary)
-        raise
-    sync_folder(folder)
-
-
-def keep_mode(path, fd):
-    try:
-        os.fchmod(fd, os.stat(path, follow_symlinks=False).st_mode & 0o777)
-    except FileNotFoundError:
-        pass
-
-
-def sync_folder(folder):
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
-    except OSError:
-        pass
-
-
-def sweep(folder):
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        if name.startswith(".") and name.endswith(".tmp"):
-            os.unlink(os.path.join(folder, name))
-
-
-def write_all(fd, data):
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def remove_if_there(path):
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
-def make_folder(root, folder):
-    if os.path.isdir(folder):
-        return
-    inside = os.path.join(root, ".instar")
-    os.makedirs(inside, exist_ok=True)
-    ignore = os.path.join(inside, ".gitignore")
-    if not os.path.lexists(ignore):
-        with open(ignore, "w", encoding="ascii") as file:
-            file.write("*\n")
-    os.makedirs(folder, exist_ok=True)
-
-
-AN_HOUR_S = 3600
-
-
-class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
-    def __init__(self, code, text):
-        super().__init__(text)
-        self.code = code
-
-
-def tell(root, role, trouble):
-    logs = os.path.join(root, ".instar", "logs")
-    told = os.path.join(logs, f".told-{role}-{trouble.code}")
-    try:
-        if 0 <= time.time() - os.stat(told).st_mtime < AN_HOUR_S:
-            return ""
-    except OSError:
-        pass
-    try:
-        make_folder(root, logs)
-        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
-        with open(told, "w", encoding="ascii"):
-            pass
-    except OSError as error:
-        complain(f"{role}: cannot write its log: {error}")
-    return f"instar {role}: {trouble} ({trouble.code})."
-
-
-def complain(text):
-    try:
-        os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
-    except OSError:
-        pass
-
-
 class Lock:
     def __init__(self, root, folder, seconds, name = ".lock"):
         self.root = root
@@ -572,36 +610,8 @@ class Build:
             self.unaudited.append(Trouble("unaudited", text))
 
 
-KINDS = {dict: "an object", list: "a list", int: "a whole number"}
-
-
-def text_of(event, key):
-    value = event.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def expect(values, key, kind, default):
-    value = values.get(key, default)
-    if isinstance(value, kind):
-        return value
-    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected {KINDS[kind]}')
-
-
-def whole_number(values, key, default):
-    value = expect(values, key, int, default)
-    if is_count(value):
-        return value
-    raise Trouble("state_corrupt", f'the build state\'s key "{key}" is {value!r:.80}, expected a count')
-
-
-def is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
-
-
 ROLE = "build-stop-hook"
 LOCK_SECONDS = 1.0
-HOLDS_AT_MOST = 50
-DEFAULT_BUDGET = 5
 WAITS_REMEMBERED = 400
 REASON_CHARACTERS_AT_MOST = 7900  # Codex shows the model no more than some 10,000 bytes of it
 
@@ -635,8 +645,7 @@ def stop(build, event):
 
 
 def decide(state, event):
-    used = whole_number(state, "reinforcementsUsed", 0)
-    if used >= budget(state):
+    if is_spent(state):
         return None
     asked = state.get("asked")
     if isinstance(asked, dict) and text_of(asked, "question"):
@@ -651,11 +660,7 @@ def decide(state, event):
     new = [each for each in waiting_for(event) if each not in waited]
     if new:
         return {"waitedFor": [*waited, *new][-WAITS_REMEMBERED:], **answered}
-    return {"reinforcementsUsed": used + 1, **answered}
-
-
-def budget(state):
-    return min(whole_number(expect(state, "protection", dict, {}), "reinforcements", DEFAULT_BUDGET), HOLDS_AT_MOST)
+    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, **answered}
 
 
 def waiting_for(event):
@@ -683,12 +688,8 @@ def commit(build, state, changed, stamp):
 def audit_hold(build, state):
     counted = {"phase": state.get("phase"), "used": state["reinforcementsUsed"], "max": budget(state)}
     build.audit("stop.blocked", **counted)
-    if is_last(state):
+    if is_spent(state):
         build.audit("stop.exhausted", **counted)
-
-
-def is_last(state):
-    return bool(state["reinforcementsUsed"] >= budget(state))
 
 
 def let_go(root, trouble):
@@ -717,7 +718,7 @@ def reason(root, state):
         "",
         "The build is not finished: carry on with it.",
     ]
-    if is_last(state):
+    if is_spent(state):
         lines.append("This was the last hold of its budget: the next stop is allowed, finished or not.")
     return "\n".join(lines)[:REASON_CHARACTERS_AT_MOST]
 

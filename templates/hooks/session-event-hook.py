@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Keeps the record of each session of a project: who it is, where it runs, what happened to it last.
 
-Runs at SessionStart, UserPromptSubmit, PreCompact and SessionEnd of Claude Code and Codex.
+Runs at SessionStart, UserPromptSubmit and SessionEnd of Claude Code and Codex, and at PreCompact of Codex.
 
 stdin   the client's JSON event
 stdout  nothing: no word of ours reaches the model
@@ -578,6 +578,7 @@ def text_of(event, key):
 ROLE = "session-event-hook"
 LOCK_SECONDS = 1.0
 PROMPT_CHARACTERS_KEPT = 200
+NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with when a background task has ended
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
@@ -608,10 +609,12 @@ def keep_record(root, event):
         record = records.load(session)
         if not record and name == "SessionEnd":
             return
-        # Claude starts a fork under the id of the session it forks, which may go on elsewhere; prompts have the new id.
-        if name != "UserPromptSubmit" and runs_elsewhere(record, me):
+        # Two processes of one session: the first keeps the record. Claude starts a fork under the id of the session it
+        # forks, too, which may go on elsewhere; the fork's prompts have the new id.
+        is_elsewhere = runs_elsewhere(record, me)
+        if is_elsewhere and name != "UserPromptSubmit":
             return
-        is_moved = name == "SessionStart" or record.get("agent") != who.get("agent")
+        is_moved = not is_elsewhere and (name == "SessionStart" or record.get("agent") != who.get("agent"))
         after = followed(record, event, who if is_moved else {}, now_iso())
         if is_moved:
             after.update(settle(records, session, after, me))
@@ -658,9 +661,9 @@ def followed(record, event, who, now):
         return {**after, "status": "completed", "endedAt": now, "endedReason": text_of(event, "reason") or "other"}
     if name == "SessionStart":
         after["source"] = text_of(event, "source")
-    if name == "UserPromptSubmit":
-        prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
-        after["lastPrompt"] = {"id": prompt, "at": now, "text": text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]}
+    if name == "UserPromptSubmit" and not is_notice(event):
+        text = text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]
+        after["lastPrompt"] = {"id": prompt_id(event), "at": now, "text": text}
     after["status"] = "running"
     return {key: value for key, value in after.items() if key not in ("endedAt", "endedReason") and value is not None}
 
@@ -675,7 +678,7 @@ def settle(records, session, record, me):
             if "" < text_of(old, "endedAt") < oldest:
                 records.remove(other)
         elif agent and agent == record.get("agent"):
-            is_fork = "source" not in record and old.get("source") == "resume"
+            is_fork = record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
             learned = {"source": "fork", "forkedFrom": other} if is_fork else learned
             records.save(other, ended(old, "completed", "forked" if is_fork else "replaced", now))
         elif isinstance(agent, dict) and can_see and not me.lives(agent):
@@ -683,6 +686,14 @@ def settle(records, session, record, me):
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
     return learned
+
+
+def prompt_id(event):
+    return text_of(event, "prompt_id") or text_of(event, "turn_id")
+
+
+def is_notice(event):
+    return text_of(event, "prompt").startswith(NOTICE)
 
 
 def ended(record, status, reason, now):
@@ -716,10 +727,11 @@ def end_question(root, event):
         if found is None:
             return
         state, stamp = found
-        if not stamp and "asked" not in state:
+        asked, old = state.pop("asked", None), state["owner"]
+        if isinstance(asked, dict) and is_notice(event):
+            state["asked"] = {**asked, "prompt": prompt_id(event)}
+        elif not stamp and asked is None:
             return
-        state.pop("asked", None)
-        old = state["owner"]
         build.save({**state, "owner": {**old, **stamp}})
         if "session" in stamp:
             build.audit("owner.reconciled", old=old.get("session"), new=stamp["session"])

@@ -259,7 +259,6 @@ class TestTheHooks:
             ("SessionStart", "startup"),
             ("UserPromptSubmit", "hello"),
             ("UserPromptSubmit", "are you there?"),
-            ("PreCompact", "manual"),
             ("SessionStart", "compact"),
             ("SessionEnd", "other"),
         ]

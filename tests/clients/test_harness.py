@@ -310,6 +310,12 @@ class TestTui:
         assert not is_running(pid)
         assert not socket.exists()
 
+    def test_nothing_is_left_of_a_server_without_panes(self) -> None:
+        with Tmux() as server:
+            pid = int(server.run("display-message", "-p", "#{pid}"))
+            assert is_running(pid)
+        assert not is_running(pid)
+
 
 class TestLaunch:
     def test_deadline_tells_what_was_printed(self, tmp_path: Path) -> None:

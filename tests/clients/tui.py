@@ -71,8 +71,9 @@ class Tmux:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(TmuxError):  # the test may have killed the server
+        with suppress(TmuxError):  # the test may have started nothing in the server
             self._end_programs()
+        with suppress(TmuxError):  # or have killed it
             self.run("kill-server")
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)

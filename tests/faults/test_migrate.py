@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -10,14 +11,34 @@ from click.testing import CliRunner
 from migrator.cli import main
 from tests.faults import laws
 from tests.faults.harness import Log, Rewind, check_all, faults, migrate
-from tests.migrator.scratch import AGENTS, CODEX, HOOKS, LOCAL, RECORD, SETTINGS, SKILL, Scratch
+from tests.migrator.scratch import (
+    AGENTS,
+    CLAUDE,
+    CODEX,
+    CONFIG,
+    HOOKS,
+    LOCAL,
+    PINS,
+    RECORD,
+    SETTINGS,
+    SKILL,
+    Scratch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.faults.harness import Call
+
 PARTS = 4
 Files = dict[str, tuple[int, bytes]]
+
+USERS = (SETTINGS, LOCAL, CODEX, AGENTS, CLAUDE, SKILL, CONFIG, PINS)  # what a person edits, too
+ROUTER = "node ${CLAUDE_PROJECT_DIR}/.instar/hooks/instar/stop-gate-router.js"
+BUILD = "bash .instar/hooks/instar/build-stop-hook.sh"
+REPORTER = "node .instar/hooks/instar/hook-event-reporter.js"
+PEERS = [[ROUTER], ["say done", BUILD, REPORTER]]  # the commands of each group
 
 
 class Migration(NamedTuple):
@@ -25,14 +46,28 @@ class Migration(NamedTuple):
 
     prepare: Callable[[Scratch], object]
     options: tuple[str, ...] = ()
+    parts: int = 1  # among which its points are divided
+    each: int = 8  # of how many calls one is broken by an error
+    each_kill: int = 2  # of how many places to be killed at one is tried
+    first: int | None = None  # how many calls are broken, from the first
 
 
 def users(scratch: Scratch) -> None:
-    """Write what a person may have had before us, in their own form."""
-    scratch.write(SETTINGS, '{\n\t"model": "opus", "hooks": {"Stop": [ ]}\n}', 0o600)
+    """Write what a person may have had before us, in their own form; and the peer, which lost one of its files."""
+    groups = [{"matcher": "", "hooks": [{"type": "command", "command": each} for each in group]} for group in PEERS]
+    scratch.write(SETTINGS, f'{{\n\t"model": "opus", "hooks": {{"Stop": {json.dumps(groups)}}}\n}}', 0o600)
+    scratch.write(f"{HOOKS}/stop-gate-router.js", "// the peer's\n")
     scratch.write(LOCAL, '{ "env" : { "A" : "é" } }\n')
     scratch.write(AGENTS, "# Rules\r\n\r\nno newline at the end")
+    scratch.write(CLAUDE, "\ufeff# Mine\n", 0o640)
+    scratch.write(CONFIG, '{\r\n\t"authToken" : "s3cret", "sessions": { }\r\n}', 0o600)
+    scratch.write(PINS, '{"soul": {"contentHash": "x"}}', 0o600)
     scratch.write("src/main.py", "print()\n", 0o755)
+
+
+def bare(scratch: Scratch) -> None:
+    """Write next to nothing: what a migration writes is all there is."""
+    scratch.write(AGENTS, "# Rules\n")
 
 
 def installed(scratch: Scratch) -> None:
@@ -48,10 +83,27 @@ def outdated(scratch: Scratch) -> None:
     scratch.place(SKILL).unlink()
 
 
+def broken(scratch: Scratch) -> None:
+    """Leave settings that cannot be edited, and what can be read in one of them."""
+    installed(scratch)
+    scratch.write(SETTINGS, '{"model": "opus", // mine\n}', 0o600)
+    scratch.write(LOCAL, '{"env": 7, "model": "opus"}')
+
+
+def without_section(scratch: Scratch) -> None:
+    """Take our section out of a document, as a person does."""
+    installed(scratch)
+    scratch.place(CLAUDE).write_text("# Mine alone\n", encoding="utf-8")
+
+
 MIGRATIONS = {
-    "install": Migration(users),
-    "upgrade": Migration(outdated),
-    "uninstall": Migration(installed, ("--uninstall",)),
+    "install": Migration(users, parts=PARTS, each_kill=1),
+    "the first steps in a project": Migration(bare, each=2, each_kill=1, first=14),
+    "upgrade": Migration(outdated, parts=2, each_kill=1),
+    "uninstall": Migration(installed, ("--uninstall",), parts=2, each_kill=1),
+    "take over": Migration(installed, ("--take-over",)),
+    "repair": Migration(broken, ("--repair",)),
+    "a section taken out": Migration(without_section),
 }
 
 
@@ -59,6 +111,19 @@ def again(scratch: Scratch, *options: str) -> None:
     """Run instar-migrate in this process, which is quick, and undisturbed; it must succeed."""
     done = CliRunner().invoke(main, ["--project", str(scratch.project), *options], env=scratch.environ)
     assert done.exit_code == 0, done.output
+
+
+def listed(scratch: Scratch) -> dict[str, str]:
+    """Return what is on the list of projects, and all that lies beside it; each link with where it leads."""
+    shared = scratch.project.parent / "shared"
+    places = [place for place in shared.rglob("*") if place.is_symlink() or not place.is_dir()]
+    return {place.name: str(place.readlink()) if place.is_symlink() else "" for place in places}
+
+
+def users_files(scratch: Scratch) -> Files:
+    """Return all that is the user's, also below `.instar`."""
+    below = {path: seen for path, seen in scratch.files().items() if path in USERS}
+    return {**scratch.users_files(), **below}
 
 
 def check_files(now: Files, before: Files, after: Files) -> None:
@@ -86,15 +151,15 @@ class Trial:
         self.options = migration.options
         self.scratch = Scratch.create(folder / "work")
         migration.prepare(self.scratch)
-        self.rewind = Rewind([self.scratch.project], folder / "before")
-        self.before = self.scratch.files()
+        self.rewind = Rewind([folder / "work"], folder / "before")
+        self.before, self.listed_before = self.scratch.files(), listed(self.scratch)
         self.log = Log(folder / "calls")
         done = migrate(self.scratch.project, self.scratch.environ, self.log.fault, *self.options)
         assert done.status == 0, done
         self.calls = self.log.read()
-        self.after = self.scratch.files()
+        self.after, self.listed_after = self.scratch.files(), listed(self.scratch)
         again(self.scratch, "--uninstall")
-        self.given_back = self.scratch.users_files()
+        self.given_back = users_files(self.scratch)
 
     def check(self, fault: str) -> None:
         """Break the migration once, and assert all that holds then, and after the next one."""
@@ -103,39 +168,63 @@ class Trial:
         assert b"Traceback" not in done.stderr, done.stderr.decode()[-600:]
         now = self.scratch.files()
         check_files(now, self.before, self.after)
+        assert listed(self.scratch) in (self.listed_before, self.listed_after)
         if not done.was_killed:
             assert done.status == 0 or done.stderr.startswith(b"Error: "), done
-            assert [path for path in now if laws.is_temporary(path)] == []
+        if not (done.was_killed or fault.endswith("+")):  # where nothing can be written, nothing can be put back
+            left = [path for path in now if laws.is_temporary(path)]
+            assert not left or self.call(fault).name == "unlink", f"temporary files are left: {left}"
             self.check_all_or_nothing(now)
+        self.check_next()
+
+    def call(self, fault: str) -> Call:
+        return self.calls[int(fault.partition("@")[2]) - 1]
+
+    def check_next(self) -> None:
+        """Assert that the next migration ends where an undisturbed one does, and an uninstallation after it, too."""
         again(self.scratch, *self.options)
         differs = differing(self.scratch.files(), self.after)
         assert not differs, f"not what a whole run leaves: {differs}"
+        assert listed(self.scratch) == self.listed_after
         left = [path for path in self.scratch.snapshot() if laws.is_temporary(path)]
         assert not left, f"temporary files are left: {left}"
         again(self.scratch, "--uninstall")
-        differs = differing(self.scratch.users_files(), self.given_back)
+        differs = differing(users_files(self.scratch), self.given_back)
         assert not differs, f"not given back: {differs}"
+        assert listed(self.scratch) == {}
 
     def check_all_or_nothing(self, now: Files) -> None:
         """Assert that what the user edits was changed altogether, or not at all."""
-        mine = [
-            {path: seen for path, seen in each.items() if is_users(path)} for each in (now, self.before, self.after)
-        ]
+        mine = [{path: each.get(path) for path in USERS} for each in (now, self.before, self.after)]
         assert mine[0] in mine[1:], "some of the user's files were changed, and some not"
 
 
-def is_users(path: str) -> bool:
-    return path in (SETTINGS, LOCAL, CODEX, AGENTS, SKILL)
+def points(migration: Migration, kind: str, calls: list[Call]) -> dict[str, Call]:
+    """Return the faults of a kind that are tried: places to be killed at, and some of all calls to go wrong."""
+    calls = calls[: migration.first]
+    if kind == "kill":
+        return dict(list(faults(kind, calls).items())[:: migration.each_kill])
+    not_printing = [call for call in calls if call.subject != "1"]
+    if kind == "EIO":
+        return faults(kind, not_printing[:: migration.each])
+    return {f"{kind}@{call.number}+": call for call in not_printing[migration.each // 2 :: 2 * migration.each]}
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("kind", ["kill", "EIO"])
-@pytest.mark.parametrize("name", MIGRATIONS)
+LEFT = pytest.mark.xfail(reason="a temporary file that was to be .instar/.gitignore is not swept by the next run")
+CASES = [
+    pytest.param(name, kind, part, marks=LEFT if "first steps" in name else ())
+    for name, migration in MIGRATIONS.items()
+    for kind in ("kill", "EIO", "EROFS")
+    for part in range(migration.parts if kind == "kill" else 1)
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "part"), CASES)
 def test_a_broken_migration_tears_nothing_and_the_next_one_converges(
     tmp_path: Path, name: str, kind: str, part: int
 ) -> None:
-    trial = Trial(MIGRATIONS[name], tmp_path)
-    calls = [call for call in trial.calls if kind == "kill" or call.subject != "1"]  # but for what it prints
-    points = list(faults(kind, calls).items())[part :: PARTS if kind == "kill" else 2 * PARTS]
+    migration = MIGRATIONS[name]
+    trial = Trial(migration, tmp_path)
+    found = list(points(migration, kind, trial.calls).items())
 
-    check_all(dict(points), trial.check)
+    check_all(dict(found[part :: migration.parts] if kind == "kill" else found), trial.check)

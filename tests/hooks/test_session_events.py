@@ -41,8 +41,8 @@ def test_a_session_is_recorded_from_its_start_to_its_end(project: Project, start
     started = project.record("s")
     assert client.tell(PROMPT, "s", prompt="do it", prompt_id="p") == ""
     prompted = project.record("s")
-    assert client.tell(COMPACT, "s", trigger="manual") == ""
-    assert project.record("s")["lastEvent"]["name"] == COMPACT
+    assert client.tell(START, "s", source="compact") == ""
+    assert project.record("s")["source"] == "compact"
     assert client.tell(END, "s", reason="prompt_input_exit") == ""
     ended = project.record("s")
 
@@ -64,9 +64,12 @@ def test_a_record_is_for_its_owners_eyes_only(project: Project, start_client: Ca
 
 
 def test_a_codex_session_is_recorded_as_one(project: Project, start_client: Callable[..., Client]) -> None:
-    start_client("codex").tell(START, "s", client="codex", source="startup")
+    client = start_client("codex")
+    client.tell(START, "s", client="codex", source="startup")
+    client.tell(COMPACT, "s", client="codex", trigger="manual")
 
     assert project.record("s")["client"] == "codex-cli"
+    assert project.record("s")["lastEvent"]["name"] == COMPACT
 
 
 def test_below_a_shared_daemon_neither_process_nor_pane_is_recorded(
@@ -126,6 +129,44 @@ def test_a_fork_that_starts_under_the_old_id_leaves_the_living_session_alone(
 
     assert running(project) == {"old", "new"}
     assert project.record("old") == before
+
+
+def test_a_session_goes_on_when_a_second_process_of_it_has_ended(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    first, second = start_client("claude"), start_client("claude")
+    first.tell(START, "s", source="startup")
+    second.tell(START, "s", source="resume")
+    second.tell(PROMPT, "s", prompt="x")
+    second.tell(END, "s", reason="other")
+
+    record = project.record("s")
+    assert (record["status"], record["agent"]["pid"]) == ("running", first.process.pid)
+    assert record["lastPrompt"]["text"] == "x"
+
+
+def test_a_fork_in_place_is_told_as_one(project: Project, start_client: Callable[..., Client]) -> None:
+    client = start_client("codex")
+    client.tell(START, "old", client="codex", source="startup")
+    client.tell(START, "new", client="codex", source="fork")
+
+    assert project.record("new")["forkedFrom"] == "old"
+    assert project.record("old")["endedReason"] == "forked"
+
+
+def test_what_a_client_prompts_itself_with_is_no_prompt_and_no_answer(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    client = start_client("claude")
+    client.init("--owner-session", "owner")
+    client.tell(PROMPT, "owner", prompt="go", prompt_id="p1")
+    project.build("ask", "which?")
+    assert not client.is_held("owner")
+    client.tell(PROMPT, "owner", prompt="<task-notification>\n<task-id>1", prompt_id="p2")
+
+    assert project.record("owner")["lastPrompt"]["id"] == "p1"
+    assert project.state["asked"] == {**project.state["asked"], "prompt": "p2"}
+    assert not project.stop("owner", prompt_id="p2").is_held
 
 
 def test_a_fork_of_an_ended_session_is_told_as_one(project: Project, start_client: Callable[..., Client]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import partial, reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from hypothesis import strategies as st
+
+from migrator.registration import EVENTS, Client, command
+from tests.migrator.scratch import CAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +115,48 @@ def documents(draw: st.DrawFn, values: st.SearchStrategy[Json] = OUTERMOST) -> D
     text = writer.text + draw(BLANKS)
     value = json.loads(text.removeprefix("\ufeff"))
     return Document(text, value, writer.starts, writer.spans)
+
+
+# Settings of a client, with hooks in them; and documents
+
+OTHERS = st.fixed_dictionaries({"type": st.just("command"), "command": st.text(max_size=3)}) | VALUES
+OURS = st.builds(
+    lambda client, role, more: {"type": "command", "command": command(client, role), **more},
+    st.sampled_from(get_args(Client)),
+    st.sampled_from(sorted({role for roles in EVENTS.values() for role, _ in roles})),
+    st.sampled_from([{}, {"timeout": 5000}, {"timeout": 10}, {"statusMessage": "wait"}]),
+)
+PEERS = st.sampled_from(
+    [
+        {"type": "command", "command": "node ${CLAUDE_PROJECT_DIR}/.instar/hooks/instar/stop-gate-router.js"},
+        {"type": "command", "command": "bash .instar/hooks/instar/build-stop-hook.sh", "timeout": 10000},
+        {"type": "command", "command": "node .instar/hooks/instar/hook-event-reporter.js"},
+    ]
+)
+EVENT_NAMES = st.sampled_from([*EVENTS, "Notification"])
+
+
+def hooks_with(handlers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    groups = st.fixed_dictionaries({"hooks": st.lists(handlers, max_size=3)}, optional={"matcher": VALUES}) | VALUES
+    return st.dictionaries(EVENT_NAMES, st.lists(groups, max_size=3), max_size=4)
+
+
+def texts(hooks: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
+    """Draw texts of settings, with a hooks key among the others."""
+    env = st.dictionaries(KEYS | st.just(CAP), st.text(max_size=3), max_size=2)
+    others = OBJECTS.map(lambda value: {key: each for key, each in value.items() if key not in ("hooks", "env")})
+    known = st.fixed_dictionaries({}, optional={"hooks": hooks, "env": env})
+    values = st.builds(lambda others, known: {**others, **known}, others, known)
+    return documents(values).map(lambda document: document.text)
+
+
+EDITABLE = texts(hooks_with(OTHERS))
+WITH_OURS = texts(hooks_with(OTHERS | OURS))
+WITH_PEERS = texts(hooks_with(OTHERS | OURS | PEERS))
+ANY = texts(VALUES | st.dictionaries(EVENT_NAMES, VALUES, max_size=3) | hooks_with(OTHERS | OURS)) | (
+    documents().map(lambda document: document.text)
+)
+DOCUMENTS = st.lists(st.sampled_from(["# Rules", "é", "\n", "\r\n", "\r", "\ufeff", " "]), max_size=6).map("".join)
 
 
 def same(left: object, right: object) -> bool:

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 STATE = ".instar/state/build/build-state.json"
 CONFIG = ".codex/config.toml"
+SETTING = ".instar/config.json"
+DATA = ".instar/server-data"
 AT_HOME = "../home/"  # from the project
-EVENTS = 6  # commands of ours that are registered with a client
+COMMANDS = {"claude": 5, "codex": 6}  # of ours that are registered with a client
+ALL = sum(COMMANDS.values())
 WEEK_S = 7 * 24 * 3600
 
 
@@ -121,7 +124,7 @@ def aged(place: Path, seconds: float) -> None:
 def test_healthy_project_has_no_defect(installed: Scratch) -> None:
     seen = doctor(installed)
     assert seen.defects == set()
-    assert f"{2 * EVENTS} registered commands" in seen.one("hooks-fired")["text"]
+    assert f"{ALL} registered commands" in seen.one("hooks-fired")["text"]
     assert {"our-files", "interpreter", "registrations", "no-codex", "build", "logs"} <= seen.codes("ok")
 
 
@@ -130,7 +133,7 @@ def test_healthy_project_of_one_client_has_no_defect(scratch: Scratch, client: s
     scratch.migrate("--clients", client)
     seen = doctor(scratch)
     assert seen.defects == set()
-    assert f"{EVENTS} registered commands" in seen.one("hooks-fired")["text"]
+    assert f"{COMMANDS[client]} registered commands" in seen.one("hooks-fired")["text"]
 
 
 def test_looking_changes_nothing(installed: Scratch) -> None:
@@ -351,6 +354,18 @@ USERS: dict[str, tuple[Break, str, str]] = {  # what is done to the project, the
         "warning",
     ),
     "build that nobody touched": (lambda it: aged(stale(it), WEEK_S + 3600), "stale-build", "warning"),
+    "configuration that is no JSON": (lambda it: it.write(SETTING, "{"), "config-broken", "error"),
+    "value that breaks a rule": (
+        lambda it: it.write(SETTING, '{"sessions": {"keepEndedDays": 0}}'),
+        "config-value",
+        "warning",
+    ),
+    "gate without a server": (lambda it: it.write(f"{DATA}/gate-on", "shadow"), "gate-without-server", "error"),
+    "gate whose server is gone": (
+        lambda it: (it.write(f"{DATA}/gate-on", "shadow"), it.write(f"{DATA}/endpoint.json", '{"pid": 4194303}')),
+        "gate-without-server",
+        "error",
+    ),
     "build whose state is no JSON": (lambda it: it.write(STATE, "{"), "build-state-broken", "error"),
     "file of a killed migration": (
         lambda it: aged(it.write(".claude/.instar-123-settings.json", "{"), 7200),
@@ -435,7 +450,7 @@ def test_role_that_is_left_to_instars_own_hook_is_no_defect(scratch: Scratch) ->
     scratch.migrate()
     seen = doctor(scratch)
     assert seen.defects == set()
-    assert f"{2 * EVENTS - 1} registered commands" in seen.one("hooks-fired")["text"]
+    assert f"{ALL - 1} registered commands" in seen.one("hooks-fired")["text"]
 
 
 def test_codex_of_an_editor_that_never_came_here_is_no_defect(installed: Scratch) -> None:
@@ -525,7 +540,7 @@ def test_hook_is_told_what_its_client_would_tell_it(installed: Scratch) -> None:
     installed.environ |= dict.fromkeys(ambient, "mine")
     doctor(installed)
     heard = [place.read_text(encoding="utf-8").splitlines() for place in seen.iterdir()]
-    assert len(heard) == 2 * EVENTS
+    assert len(heard) == ALL
     root = str(installed.project)
     for said, folder, is_doctor, claudes_project, others in heard:
         event = json.loads(said)

@@ -16,11 +16,10 @@ from migrator.files import apply
 from migrator.json_spans import put
 from migrator.plan import plan
 from migrator.project import Project
-from migrator.registration import EVENTS, SETTINGS, Client, command, handlers
+from migrator.registration import EVENTS, SETTINGS, Client, handlers
 from migrator.steps import block_cap, client_hooks, documents
-from tests.migrator.json_texts import KEYS, OBJECTS, VALUES, same
-from tests.migrator.json_texts import documents as json_documents
-from tests.migrator.scratch import AGENTS, CAP, LOCAL
+from tests.migrator.json_texts import ANY, DOCUMENTS, EDITABLE, VALUES, WITH_OURS, same
+from tests.migrator.scratch import AGENTS, LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,37 +33,6 @@ UNINSTALL: tuple[Step, ...] = tuple(step.uninstall for step in STEPS)
 OUR_SHARE = ".instar/hooks/instar/run"
 
 CLIENTS = pytest.mark.parametrize("client", get_args(Client))
-
-OTHERS = st.fixed_dictionaries({"type": st.just("command"), "command": st.text(max_size=3)}) | VALUES
-OURS = st.builds(
-    lambda client, role, more: {"type": "command", "command": command(client, role), **more},
-    st.sampled_from(get_args(Client)),
-    st.sampled_from(sorted({role for roles in EVENTS.values() for role, _ in roles})),
-    st.sampled_from([{}, {"timeout": 5000}, {"timeout": 10}, {"statusMessage": "wait"}]),
-)
-EVENT_NAMES = st.sampled_from([*EVENTS, "Notification"])
-
-
-def hooks_with(handlers: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    groups = st.fixed_dictionaries({"hooks": st.lists(handlers, max_size=3)}, optional={"matcher": VALUES}) | VALUES
-    return st.dictionaries(EVENT_NAMES, st.lists(groups, max_size=3), max_size=4)
-
-
-def texts(hooks: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
-    """Draw texts of settings, with a hooks key among the others."""
-    env = st.dictionaries(KEYS | st.just(CAP), st.text(max_size=3), max_size=2)
-    others = OBJECTS.map(lambda value: {key: each for key, each in value.items() if key not in ("hooks", "env")})
-    known = st.fixed_dictionaries({}, optional={"hooks": hooks, "env": env})
-    values = st.builds(lambda others, known: {**others, **known}, others, known)
-    return json_documents(values).map(lambda document: document.text)
-
-
-EDITABLE = texts(hooks_with(OTHERS))
-WITH_OURS = texts(hooks_with(OTHERS | OURS))
-ANY = texts(VALUES | st.dictionaries(EVENT_NAMES, VALUES, max_size=3) | hooks_with(OTHERS | OURS)) | (
-    json_documents().map(lambda document: document.text)
-)
-DOCUMENTS = st.lists(st.sampled_from(["# Rules", "é", "\n", "\r\n", "\r", "\ufeff", " "]), max_size=6).map("".join)
 
 
 class Files:

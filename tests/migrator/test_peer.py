@@ -53,7 +53,7 @@ def test_a_role_that_the_peer_holds_is_left_to_it(scratch: Scratch, path: str) -
 def test_other_events_are_ours_also_beside_the_peer(scratch: Scratch) -> None:
     peer(scratch, *NAMES.values())
     scratch.migrate()
-    assert {"SessionStart", "UserPromptSubmit", "SessionEnd", "PreCompact"} <= scratch.json(SETTINGS)["hooks"].keys()
+    assert {"SessionStart", "UserPromptSubmit", "SessionEnd"} <= scratch.json(SETTINGS)["hooks"].keys()
 
 
 def test_a_registration_of_the_peer_without_its_file_is_replaced(scratch: Scratch) -> None:

@@ -122,13 +122,13 @@ def test_hooks_that_came_later_stay(installed: Scratch, path: str) -> None:
     settings = installed.json(path)
     for event in ("Stop", "Notification"):
         settings["hooks"].setdefault(event, []).append(FOREIGN_GROUP)
-    settings["hooks"]["PreCompact"][0]["hooks"].append({"type": "command", "command": "x"})
+    settings["hooks"]["SessionEnd"][0]["hooks"].append({"type": "command", "command": "x"})
     installed.write_json(path, settings)
     installed.migrate("--uninstall")
     assert installed.json(path) == {
         "hooks": {
             "Stop": [FOREIGN_GROUP],
-            "PreCompact": [{"hooks": [{"type": "command", "command": "x"}]}],
+            "SessionEnd": [{"hooks": [{"type": "command", "command": "x"}]}],
             "Notification": [FOREIGN_GROUP],
         }
     }

@@ -234,7 +234,7 @@ def test_section_that_was_taken_out_stays_out_until_its_pin_is_removed(scratch: 
     scratch.migrate()
     fresh = scratch.read(path)
     scratch.write(path, "# Rules\n")
-    assert f"you took our section out of {path}" in scratch.migrate()
+    assert f"you took our section build out of {path}" in scratch.migrate()
     assert "nothing to do" in scratch.migrate()
     assert scratch.read(path) == b"# Rules\n"
     assert f"build@{path}" in json.loads(scratch.read(PINS))
@@ -242,6 +242,36 @@ def test_section_that_was_taken_out_stays_out_until_its_pin_is_removed(scratch: 
     scratch.place(PINS).unlink()
     scratch.migrate()
     assert scratch.read(path) == fresh
+
+
+@pytest.mark.parametrize("path", [AGENTS, CLAUDE])
+def test_where_the_stop_gate_is_on_documents_say_so_beside_the_build(scratch: Scratch, path: str) -> None:
+    scratch.write(path, "# Rules\n")
+    scratch.migrate()
+    assert b"instar:begin gate" not in scratch.read(path)
+    scratch.write(".instar/server-data/gate-on", "shadow")
+    scratch.migrate()
+    both = scratch.read(path)
+    assert both.index(b"instar:begin build") < both.index(b"instar:begin gate")
+    scratch.place(".instar/server-data/gate-on").unlink()
+    assert "nothing to do" in scratch.migrate()
+    assert scratch.read(path) == both
+    scratch.migrate("--uninstall")
+    assert scratch.read(path) == b"# Rules\n"
+
+
+def test_sections_are_taken_out_one_by_one(scratch: Scratch) -> None:
+    scratch.write(CLAUDE, "# Rules\n")
+    scratch.write(".instar/server-data/gate-on", "shadow")
+    scratch.migrate()
+    text = scratch.read(CLAUDE).decode()
+    begin, end = text.index("\n<!-- instar:begin gate"), text.index("<!-- instar:end gate -->\n")
+    without = text[:begin] + text[end + len("<!-- instar:end gate -->\n") :]
+    scratch.write(CLAUDE, without)
+    scratch.migrate()
+    assert scratch.read(CLAUDE).decode() == without
+    assert list(json.loads(scratch.read(PINS))) == ["gate@CLAUDE.md"]
+    assert "nothing to do" in scratch.migrate()
 
 
 @pytest.mark.parametrize("pin", ["build", "build@CLAUDE.md"])
