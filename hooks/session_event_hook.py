@@ -41,6 +41,7 @@ LOCK_SECONDS = 1.0
 PROMPT_CHARACTERS_KEPT = 200
 NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with when a background task has ended
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
+EXPORT = "export INSTAR_SESSION_ID="
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
 
@@ -81,7 +82,7 @@ def keep_record(root: str, event: dict[str, Any]) -> None:
         after = followed(record, event, who if is_moved else {}, now_iso())
         if is_moved:
             after.update(settle(records, session, after, me))
-        records.save(session, after)
+        records.save(session, after)  # the last: an event that broke off before is settled by the next
 
 
 def seen(me: Self) -> Record:
@@ -142,18 +143,29 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
     can_see = me.processes.look(os.getpid()) is not None
     for other, old in list(records.others(session)):
         agent = old.get("agent")
+        is_mine = bool(agent) and agent == record.get("agent")
+        if is_mine and is_fork(record, old):
+            learned = {"source": "fork", "forkedFrom": other}
         if old.get("status") != "running":
             if "" < text_of(old, "endedAt") < oldest:
                 records.remove(other)
-        elif agent and agent == record.get("agent"):
-            is_fork = record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
-            learned = {"source": "fork", "forkedFrom": other} if is_fork else learned
-            records.save(other, ended(old, "completed", "forked" if is_fork else "replaced", now))
+        elif is_mine:
+            records.save(other, ended(old, "completed", "forked" if is_fork(record, old) else "replaced", now))
         elif isinstance(agent, dict) and can_see and not me.lives(agent):
             records.save(other, ended(old, "failed", "process gone", now))
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
     return learned
+
+
+def is_fork(record: Record, old: Record) -> bool:
+    """Say whether a session is a fork of an earlier one of its process: by its source, or by how that one began.
+
+    Claude tells of a fork by resuming the session that is forked, and going on under another id.
+    """
+    if old.get("status") != "running":
+        return old.get("endedReason") == "forked" and "source" not in record
+    return record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
 
 
 def prompt_id(event: dict[str, Any]) -> str:
@@ -222,12 +234,13 @@ def export_session(_root: str, event: dict[str, Any]) -> None:
     if text_of(event, "hook_event_name") != "SessionStart" or not path or not is_session_id(session):
         return
     # A fork starts under the id of the session it forks; the client's own variable is right in each shell.
-    line = f'export INSTAR_SESSION_ID="${{CLAUDE_CODE_SESSION_ID:-{session}}}"\n'
+    line = f'{EXPORT}"${{CLAUDE_CODE_SESSION_ID:-{session}}}"\n'
     try:
         with open(path, "a+", encoding="utf-8", errors="surrogateescape") as file:
             file.seek(0)
-            if line not in file.read():
-                file.write(line)
+            there = file.read()
+            if EXPORT not in there or not there[there.rindex(EXPORT) :].startswith(line):
+                file.write(line if not there or there.endswith("\n") else "\n" + line)
     except OSError as error:
         raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
 

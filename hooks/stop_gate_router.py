@@ -79,12 +79,17 @@ def route(root: str, event: dict[str, Any]) -> dict[str, Any]:
         "sessionId": session,
         "cwd": text_of(event, "cwd"),
         "evidenceMetadata": {"artifacts": [], "evidenceSource": "server", "signals": dict.fromkeys(signals, True)},
-        "untrustedContent": {"stopReason": said[-TEXT_CHARACTERS:], "recentTurns": []},
+        "untrustedContent": {"stopReason": ending(said), "recentTurns": []},
     }
     if mode == "shadow":
         ask(root, question, 0)
         return ALLOW
     return judged(ask(root, question, budget_ms))
+
+
+def ending(said: str) -> str:
+    """Return the end of a text, from the beginning of a word on: half of a secret could not be told as one."""
+    return said if len(said) <= TEXT_CHARACTERS else said[-TEXT_CHARACTERS:].partition(" ")[2]
 
 
 def gate(root: str) -> tuple[str, int]:

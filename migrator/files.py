@@ -91,11 +91,13 @@ def _ignore(place: Path) -> None:
         return
     with ExitStack() as undo:
         staged = _stage(place, Content(b"*\n"), undo)
-        with suppress(FileExistsError):  # another migration was quicker
+        # Another migration may be quicker; having written its own, it may also sweep ours away.
+        with suppress(FileExistsError, FileNotFoundError):
             os.link(staged.temporary or place, place)
 
 
 def _apply_locked(root: Path, changes: list[Change]) -> None:
+    _sweep(root / ".instar")
     changes = [change for change in changes if _is_due(root, change)]
     _keep_copies(root, [change for change in changes if change.is_users])
     with ExitStack() as undo:

@@ -57,7 +57,7 @@ def uninstall(project: Project) -> Iterator[Change | Note]:
 
 
 def _taken_out(project: Project, client: Client) -> Iterator[Change | Note]:
-    """Take our registrations with a client out, and name what moves by it: by its position Codex knows what it trusts."""
+    """Take our registrations with a client out, and name what moves by it: Codex trusts a hook by its position."""
     found = list(restored(project, _part(project, client), "take our hooks out"))
     yield from found
     if client == "codex" and any(isinstance(each, Change) for each in found):
@@ -76,7 +76,8 @@ def _has_others_behind_ours(text: str, event: str) -> bool:
 
 def _part(project: Project, client: Client) -> Part:
     left = _left(project)
-    return Part(SETTINGS[client], partial(register, client=client, left=left), unregister, KINDS)
+    take = partial(unregister, gives_back=project.takes_over)
+    return Part(SETTINGS[client], partial(register, client=client, left=left), take, KINDS)
 
 
 def _left(project: Project) -> frozenset[str]:
@@ -145,10 +146,15 @@ def _correct(text: str, event: str, found: Found, wanted: dict[str, Any]) -> str
     return text
 
 
-def unregister(text: str, at_first: str | None) -> str | None:
-    """Return the settings without our hooks, and without what is empty now and was not there at first."""
+def unregister(text: str, at_first: str | None, *, gives_back: bool = False) -> str | None:
+    """Return the settings without our hooks, and without what is empty now and was not there at first.
+
+    With `gives_back` the peer's handlers of our roles that stood there at first stand there again.
+    """
     first = "{}" if at_first is None else at_first
     with_ours = text
+    if gives_back:
+        text = _given_back(text, first)
     for event in _events(text):
         ours = _ours(text, event)
         for found in reversed(ours):
@@ -160,6 +166,17 @@ def unregister(text: str, at_first: str | None) -> str | None:
     if get(text, ("hooks",)) == {} and get(first, ("hooks",)) is MISSING:
         text = delete(text, ("hooks",))
     return None if at_first is None and parse(text) == {} else text
+
+
+def _given_back(text: str, first: str) -> str:
+    """Return the settings with each handler of the peer's that they had at first, at the end of its event."""
+    for event in EVENTS:
+        there = {found.role for found in _peers(text, event)}
+        for found in _peers(first, event):
+            if found.role not in there:
+                group = get(first, ("hooks", event, found.group))
+                text = append(text, ("hooks", event), {**group, "hooks": [found.entry]})
+    return text
 
 
 def _drop(text: str, event: str, found: Found) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.config import PATH, problems
 from migrator.changes import Change, Note
 from migrator.config_defaults import MANAGED, get_migration_defaults, missing
-from migrator.files import look
+from migrator.files import look, pristine
 from migrator.json_spans import JsonTextError, delete, get, parse, put
 from migrator.steps.user_files import Part, edited, restored
 
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
 
 def install(project: Project) -> Iterator[Change | Note]:
     """Add what the configuration lacks, and name what in it breaks a rule."""
-    if not (project.root / PATH).exists():
+    if not os.path.lexists(project.root / PATH):
         return
+    is_known = bool(project.record) and pristine(project.root, PATH)[0]  # what was there before us cannot be seen in it
     for found in edited(project, PART, "the defaults it lacks"):
-        yield found
         if isinstance(found, Note):
+            yield found
             return
+        yield replace(found, is_first=False) if is_known else found
     for problem in problems(_parsed(project)):
         yield Note("warning", f"{PATH}: {problem}; until that is mended the default holds")
 
@@ -36,7 +40,7 @@ def uninstall(project: Project) -> Iterator[Change | Note]:
 
 def put_defaults(text: str | None) -> str:
     """Return the configuration with what it lacks. Raise `JsonTextError`."""
-    text = text or "{}\n"
+    text = "{}\n" if text is None else text
     config = parse(text)
     if not isinstance(config, dict):
         raise JsonTextError("it holds no JSON object")

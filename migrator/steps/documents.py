@@ -93,9 +93,17 @@ def placed(project: Project) -> list[str]:
         pins = _pins(project)
     except InstarError:  # told by the step itself
         return _placed_before(project)
-    wanted = [section for path in READERS if not _is_linked(project, path) for section in _wanted(project, path)]
-    files = [section for section in wanted if (project.root / section.path).is_file()]
-    return [section.name for section in files if not _is_left_out(project, section, pins)]
+    return [name for path in READERS if not _is_linked(project, path) for name in _placed_in(project, path, pins)]
+
+
+def _placed_in(project: Project, path: str, pins: dict[str, Any]) -> list[str]:
+    wanted = [section for section in _wanted(project, path) if not _is_left_out(project, section, pins)]
+    try:
+        found = look(project.root, path)
+        put_sections(found.data.decode() if found else "", wanted)
+    except (InstarError, UnicodeDecodeError):  # nothing was put in, nor taken out
+        return [name for name in _placed_before(project) if name.endswith(f"@{path}")]
+    return [section.name for section in wanted] if found else []
 
 
 def put_sections(text: str | None, sections: Sequence[Section]) -> str:
@@ -139,7 +147,7 @@ def _present(project: Project, path: str) -> Part:
 
 def _wanted(project: Project, path: str) -> list[Section]:
     """Return the sections that belong into a document: of what is in use, for a client that reads it."""
-    if READERS[path] not in project.clients or not (project.root / path).exists() or _brings_in(project, path):
+    if READERS[path] not in project.clients or not os.path.lexists(project.root / path) or _brings_in(project, path):
         return []
     text = _text_of(project, path)
     is_gate_used = (project.root / GATE_ON).exists()
@@ -174,8 +182,8 @@ def _notes(project: Project, path: str, pins: dict[str, Any]) -> Iterator[Note]:
 
 def _remembered(project: Project, pins: dict[str, Any]) -> Iterator[Change | Note]:
     """Yield the pins with a pin for each section that was taken out."""
-    wanted = [section for path in READERS for section in _wanted(project, path)]
-    out = [each for each in wanted if not _is_pinned(each, pins) and _is_left_out(project, each, pins)]
+    there = [section for section in SECTIONS if (project.root / section.path).is_file()]
+    out = [each for each in there if not _is_pinned(each, pins) and _is_left_out(project, each, pins)]
     if out:
         yield from edited(project, Part(PINS, partial(_put_pins, sections=out), _keep), "remember what was taken out")
 

@@ -703,12 +703,16 @@ def route(root, event):
         "sessionId": session,
         "cwd": text_of(event, "cwd"),
         "evidenceMetadata": {"artifacts": [], "evidenceSource": "server", "signals": dict.fromkeys(signals, True)},
-        "untrustedContent": {"stopReason": said[-TEXT_CHARACTERS:], "recentTurns": []},
+        "untrustedContent": {"stopReason": ending(said), "recentTurns": []},
     }
     if mode == "shadow":
         ask(root, question, 0)
         return ALLOW
     return judged(ask(root, question, budget_ms))
+
+
+def ending(said):
+    return said if len(said) <= TEXT_CHARACTERS else said[-TEXT_CHARACTERS:].partition(" ")[2]
 
 
 def gate(root):

@@ -185,15 +185,8 @@ class Trial:
         laws.no_temporary_file_is_left(self.project)
 
 
-FORGETS = pytest.mark.xfail(reason="what a fork is of is forgotten between the two records that tell it")
-ROWS = [
-    pytest.param(name, kind, marks=FORGETS if "fork" in name and kind in ("kill", "ENOSPC") else ())
-    for name in CASES
-    for kind in KINDS
-]
-
-
-@pytest.mark.parametrize(("name", "kind"), ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_broken_event_says_and_tears_nothing_and_the_next_one_mends_it(
     session: Session, log: Log, tmp_path: Path, name: str, kind: str
 ) -> None:

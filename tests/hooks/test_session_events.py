@@ -330,6 +330,26 @@ def test_the_session_is_exported_to_the_shells_of_a_client_that_has_an_env_file(
     assert told(CLAUDE_CODE_SESSION_ID="forked") == "forked 1\n"
 
 
+def test_the_session_that_was_exported_last_is_the_one_that_counts(
+    start_client: Callable[..., Client], tmp_path: Path
+) -> None:
+    env_file = tmp_path / "session-env.sh"
+    env_file.write_text("export OTHER=1")
+    client = start_client("claude", CLAUDE_ENV_FILE=str(env_file))
+    for session in ("a", "b", "a", "a"):
+        client.tell(START, session, source="resume")
+
+    told = subprocess.run(
+        ["sh", "-c", f'. {env_file}; echo "$INSTAR_SESSION_ID $OTHER"'],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told == "a 1\n"
+    assert env_file.read_text().count("INSTAR_SESSION_ID") == 3
+
+
 def test_a_prompt_ends_the_question_of_the_owner_and_of_nobody_else(
     project: Project, start_client: Callable[..., Client]
 ) -> None:

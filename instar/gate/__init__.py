@@ -1,0 +1,1 @@
+"""The stop gate: whether a session that ends its turn had good reason to."""
