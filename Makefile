@@ -19,6 +19,8 @@ lint: .venv/developed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/evidence.py
+	$(BIN)/python benchmarks/server.py
 
 clean:
 	rm -rf .venv .clients dist

@@ -1,7 +1,7 @@
-"""Shows the main job on a scratch project: the session that owns a build is held, a stranger is let go.
+"""Shows the main jobs on a scratch project: the session that owns a build is held, and a stop in mid-plan is noticed.
 
-Runs what a user runs: `instar-migrate`, `build-state`, and the Stop command that is registered with Claude Code, with
-the events that a client would send. `make demo` sets everything up for it.
+Runs what a user runs: `instar-migrate`, `build-state`, `instar-sessions`, `instar-server`, `instar-gate`, and the
+commands that are registered with Claude Code, with the events that a client would send. `make demo` sets all up for it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
 BUDGET = 3
+EXCUSE = "I'll stop here to preserve context; the rest can be done in a fresh session."
 
 
 def main() -> int:
@@ -46,27 +48,62 @@ def demonstrate(project: Path) -> int:
     say("Where the build stands")
     show(["build-state", "query", "--limit", "4"], project)
 
+    noticed = demonstrate_gate(project)
+
     say("And out again")
     show(["instar-migrate", "--uninstall"], project)
 
-    went_well = all(let_go) and held == [True] * BUDGET + [False]
-    say("It went as it should" if went_well else f"IT DID NOT GO AS IT SHOULD: let go {let_go}, held {held}")
+    went_well = all(let_go) and held == [True] * BUDGET + [False] and noticed
+    outcome = f"let go {let_go}, held {held}, noticed {noticed}"
+    say("It went as it should" if went_well else f"IT DID NOT GO AS IT SHOULD: {outcome}")
     return 0 if went_well else 1
 
 
+def demonstrate_gate(project: Path) -> bool:
+    """Show that the stop gate notices a turn that ends in the middle of a plan; return whether it did."""
+    say("A plan of yesterday, and a session that works on it")
+    plan = project / "docs/plans/roof.md"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("# The roof\n\n- [x] take the old tiles off\n- [ ] put the new ones on\n", encoding="utf-8")
+    yesterday = f"{int(time.time()) - 86400} +0000"
+    who = ["-c", "user.name=demo", "-c", "user.email=demo@example.invalid"]
+    run(["git", "add", "docs"], project)
+    run(["git", *who, "commit", "-q", "-m", "plan"], project, GIT_AUTHOR_DATE=yesterday, GIT_COMMITTER_DATE=yesterday)
+    fire(project, "SessionStart", "session-event-hook", "session-3", source="startup")
+    fire(project, "UserPromptSubmit", "session-event-hook", "session-3", prompt="go on with the roof")
+    show(["instar-sessions", "list"], project)
+
+    say("The stop gate, in shadow: it notices why the session stops, and holds nobody")
+    show(["instar-server", "start"], project)
+    try:
+        fire(project, "Stop", "stop-gate-router", "session-3", last_assistant_message=EXCUSE)
+        print(f'  session-3 stops, saying "{EXCUSE}"')
+        deadline = time.monotonic() + 20
+        while not (seen := run([str(BIN / "instar-gate"), "log"], project)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        show(["instar-gate", "log"], project)
+    finally:
+        show(["instar-server", "stop"], project)
+    return "continue" in seen
+
+
 def stop(project: Path, session: str) -> dict[str, str]:
-    """Fire the registered Stop command as Claude Code does, and show what it answers."""
-    settings = json.loads((project / ".claude/settings.json").read_text(encoding="utf-8"))
-    (group,) = settings["hooks"]["Stop"]
-    (command,) = [hook["command"] for hook in group["hooks"] if "build-stop-hook" in hook["command"]]
-    event = {"session_id": session, "hook_event_name": "Stop", "cwd": str(project), "stop_hook_active": False}
-    said = run(["/bin/sh", "-c", command], project, json.dumps(event))
-    answer: dict[str, str] = json.loads(said)
+    """Have a session stop, and show what the hook of builds answers."""
+    answer: dict[str, str] = json.loads(fire(project, "Stop", "build-stop-hook", session, stop_hook_active=False))
     print(f"  {session} stops -> {'held' if 'decision' in answer else 'let go'}")
     lines = answer.get("reason", "").splitlines()
     for line in lines if "1/" in "".join(lines[:1]) else [*lines[:1], *lines[-1:]]:
         print(f"    | {line}")
     return answer
+
+
+def fire(project: Path, event: str, role: str, session: str, **more: object) -> str:
+    """Fire a registered command as Claude Code does, and return what it answers."""
+    settings = json.loads((project / ".claude/settings.json").read_text(encoding="utf-8"))
+    (group,) = settings["hooks"][event]
+    (command,) = [hook["command"] for hook in group["hooks"] if f" {role};" in hook["command"]]
+    whole = {"session_id": session, "hook_event_name": event, "cwd": str(project), **more}
+    return run(["/bin/sh", "-c", command], project, json.dumps(whole))
 
 
 def show(command: list[str], project: Path) -> None:
@@ -78,12 +115,12 @@ def show(command: list[str], project: Path) -> None:
         print(f"    {line}")
 
 
-def run(command: list[str], project: Path, stdin: str = "", *, on_terminal: bool = False) -> str:
+def run(command: list[str], project: Path, stdin: str = "", *, on_terminal: bool = False, **env: str) -> str:
     """Run a command in the project, with no client around it and another home, and return what it says."""
     ours, theirs = pty.openpty() if on_terminal else os.pipe()
     clients = ("CLAUDE", "CODEX", "TMUX", "INSTAR")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(clients)}
-    environ |= {"HOME": str(project.parent), "CLAUDE_PROJECT_DIR": str(project), "PWD": str(project)}
+    environ |= {"HOME": str(project.parent), "CLAUDE_PROJECT_DIR": str(project), "PWD": str(project), **env}
     with subprocess.Popen(
         command, cwd=project, env=environ, stdin=subprocess.PIPE, stdout=theirs, text=True
     ) as process:

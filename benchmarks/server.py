@@ -48,7 +48,7 @@ class SlowGate:
     def tick(self) -> None:
         """Do nothing."""
 
-    close = tick
+    open = retire = close = tick
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Have what is not measured, too."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BIN = Path(sys.executable).parent
+CASUAL = b'{"session_id":"s","last_assistant_message":"All slices are done, and the tests pass. It is committed."}'
 OWNER, STRANGER = b'{"session_id":"owner"}', b'{"session_id":"stranger"}'
 HOLDS = 50
 
@@ -53,6 +54,10 @@ def rows(project: Path) -> list[Row]:
     def no_build() -> None:
         shutil.rmtree(build, ignore_errors=True)
 
+    def shadow() -> None:
+        (project / ".instar/server-data").mkdir(exist_ok=True)
+        (project / ".instar/server-data/gate-on").write_text("shadow 2000")
+
     def no_hook() -> None:
         (project / ".instar/hooks/instar/session-event-hook.py").unlink(missing_ok=True)
 
@@ -74,6 +79,7 @@ def rows(project: Path) -> list[Row]:
             before=no_hook,
         ),
         Row("Stop, owner held", hook(project, "Stop", "build-stop-hook"), *bare, 3, OWNER, a_build),
+        Row("Stop, shadow, no signal", hook(project, "Stop", "stop-gate-router"), *bare, 3, CASUAL, shadow),
         Row("Stop, stranger let go", hook(project, "Stop", "build-stop-hook"), *bare, 3, STRANGER, a_build),
         Row("build-state status", [*command, "status"], *bare, 6, before=a_build),
         Row("build-state step-complete", [*command, "step-complete", "1", "d", "1", "1"], *bare, 6),

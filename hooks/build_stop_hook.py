@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 
 from hooks.common.budget import budget, is_spent
+from hooks.common.clock import now_iso
 from hooks.common.identity import Self
 from hooks.common.ownership import owned
 from hooks.common.phases import NEXT, legal_targets
@@ -87,7 +88,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
     new = [each for each in waiting_for(event) if each not in waited]
     if new:
         return {"waitedFor": [*waited, *new][-WAITS_REMEMBERED:], **answered}
-    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, **answered}
+    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, "lastHeldAt": now_iso(), **answered}
 
 
 def waiting_for(event: dict[str, Any]) -> list[str]:

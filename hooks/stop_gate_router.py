@@ -19,12 +19,13 @@ import os
 import time
 
 from hooks.common.budget import is_spent
+from hooks.common.clock import iso
 from hooks.common.endpoint import server_of, token_of
 from hooks.common.identity import Self
 from hooks.common.ownership import owned
 from hooks.common.project import installed_root
 from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
-from hooks.common.records import is_session_id
+from hooks.common.records import Records, is_session_id
 from hooks.common.signals import TEXT_CHARACTERS, detect
 from hooks.common.statefile import Build
 from hooks.common.trouble import Trouble, tell
@@ -40,6 +41,7 @@ BUDGET_MS = 2000
 BUDGET_MS_AT_MOST = 8000
 GRACE_S = 0.5  # for the way there and back
 HAND_OVER_S = 0.3
+FRESH_S = 5.0
 REPLY_BYTES_AT_MOST = 1 << 20
 REMINDER_CHARACTERS_AT_MOST = 1000
 STATUS_OK = b"200"
@@ -82,9 +84,9 @@ def route(root: str, event: dict[str, Any]) -> dict[str, Any]:
         "untrustedContent": {"stopReason": ending(said), "recentTurns": []},
     }
     if mode == "shadow":
-        ask(root, question, 0)
+        consult(root, question, 0)
         return ALLOW
-    return judged(ask(root, question, budget_ms))
+    return judged(consult(root, question, budget_ms))
 
 
 def ending(said: str) -> str:
@@ -105,13 +107,20 @@ def gate(root: str) -> tuple[str, int]:
 
 
 def is_held_by_its_build(root: str, session: str) -> bool:
-    """Say whether the build's own hook cares for this stop; what is wrong with a build, that hook tells."""
+    """Say whether the build's own hook cares for this stop; what is wrong with a build, that hook tells.
+
+    It runs at the same time, and may just have given the last hold: one that held since the last prompt counts still.
+    """
     build = Build(root)
     try:
         found = owned(build, Self(session, os.environ)) if os.path.lexists(build.state_path) else None
-        return found is not None and not is_spent(found[0])
+        if found is None or not is_spent(found[0]):
+            return found is not None
     except Trouble:
         return False
+    prompt = Records(root).load(session).get("lastPrompt")
+    prompted = text_of(prompt, "at") if isinstance(prompt, dict) else ""
+    return text_of(found[0], "lastHeldAt") >= (prompted or iso(time.time() - FRESH_S))
 
 
 def judged(reply: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def judged(reply: dict[str, Any]) -> dict[str, Any]:
     return block(reminder[:REMINDER_CHARACTERS_AT_MOST])
 
 
-def ask(root: str, question: dict[str, Any], budget_ms: int) -> dict[str, Any]:
+def consult(root: str, question: dict[str, Any], budget_ms: int) -> dict[str, Any]:
     """Send the question to the server and return its reply; without a budget it is not waited for.
 
     Raise `Trouble` where there is no server, or no reply in time that can be used.

@@ -53,6 +53,7 @@ _AUTHORITY: Final = _object(
     },
     rulesMayEnforce={"type": "boolean", "description": "Let the rules hold sessions in enforce, too."},
     command=_texts("The command that judges: the prompt on its standard input, the verdict on its standard output."),
+    path={"type": "string", "minLength": 1, "description": "The client's program, where it is not on PATH."},
     model={"type": "string", "minLength": 1, "description": "The model that a client is asked to use."},
     budgetMs=_whole(200, 8000, "For how many milliseconds an authority may think."),
 )

@@ -75,6 +75,12 @@ class StandIn:
     def hook_event(self, body: dict[str, Any]) -> Answer:
         return self._taken(body)
 
+    def open(self) -> None:
+        self._ask()
+
+    def retire(self) -> None:
+        pass
+
     def tick(self) -> None:
         self.ticks += 1
 

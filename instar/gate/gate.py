@@ -66,8 +66,22 @@ class Gate:
             clock=clock,
         )
         self._pruned_at = 0.0
+        self._is_open = False
         self._tell_troubles()
-        self.switch.keep_gate_on(self.evaluator.mode())
+
+    def open(self) -> None:
+        """Have routers ask from now on: who answers them can be found."""
+        self._is_open = True
+        self._keep_gate_on()
+
+    def retire(self) -> None:
+        """Have no router ask any more; those that did are still answered."""
+        self._is_open = False
+        self.switch.withdraw()
+
+    def _keep_gate_on(self) -> None:
+        if self._is_open:
+            self.switch.keep_gate_on(self.evaluator.mode())
 
     def evaluate(self, body: dict[str, Any], budget_ms: int | None = None) -> Answer:
         """Judge a stop; `budget_ms` is how long the asker waits."""
@@ -132,7 +146,7 @@ class Gate:
 
     def _changed(self, kind: str, prior: str, new: str, body: dict[str, Any]) -> None:
         """Have the router see a change at once, and write down who made it."""
-        self.switch.keep_gate_on(self.evaluator.mode())
+        self._keep_gate_on()
         try:
             self.store.audit(kind, prior, new, _text(body, "operator"), _text(body, "reason"))
         except StoreError as error:
@@ -222,7 +236,7 @@ class Gate:
 
     def tick(self) -> None:
         """Keep what the router reads true, tell troubles, and forget what is old: to be called every second or so."""
-        self.switch.keep_gate_on(self.evaluator.mode())
+        self._keep_gate_on()
         self._tell_troubles()
         now = self.clock()
         if abs(now - self._pruned_at) > DAY_MS / 1000:
@@ -234,7 +248,7 @@ class Gate:
 
     def close(self) -> None:
         """Have no router ask any more, and let go of the files."""
-        (self.evaluator.root / FOLDER / "gate-on").unlink(missing_ok=True)
+        self.retire()
         self.store.close()
         self.degradations.flush()
 

@@ -176,6 +176,13 @@ class Switch:
         except OSError as error:
             self._on_trouble(f"{_FEATURE}.gateOn", f"{GATE_ON} cannot be kept: {error.strerror}")
 
+    def withdraw(self) -> None:
+        """Have no router ask: nobody is there to answer."""
+        try:
+            (self.folder / GATE_ON).unlink(missing_ok=True)
+        except OSError as error:
+            self._on_trouble(f"{_FEATURE}.gateOn", f"{GATE_ON} cannot be removed: {error.strerror}")
+
     def _mode(self) -> tuple[Mode, Source]:
         with self._lock:
             values = self._mode_file.read()

@@ -79,6 +79,12 @@ class GateApi(Protocol):
     def hook_event(self, body: dict[str, Any]) -> Answer:
         """Take note of a client's event."""
 
+    def open(self) -> None:
+        """Have routers ask from now on: the server can be found."""
+
+    def retire(self) -> None:
+        """Have no router ask any more: the server is about to end. Called in a signal handler."""
+
     def tick(self) -> None:
         """Look after what changes by itself."""
 
@@ -120,6 +126,14 @@ class App:
             lane_of=self._lane_of,
             body_s=self._body_s,
         )
+
+    def open(self) -> None:
+        """Have stops come: the server can be found."""
+        self._gate.open()
+
+    def retire(self) -> None:
+        """Have no more stops come."""
+        self._gate.retire()
 
     def close(self) -> None:
         """Wait for what is being worked on, and have the gate write down what is not yet."""

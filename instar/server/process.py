@@ -24,6 +24,7 @@ from instar.server.protocol import Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
     from instar.server.app import GateApi
 
@@ -101,6 +102,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: App, root: Path, here: Endpoint, lock: Lock) -> None:
         super().__init__(configuration(app))
         self.lock = lock
+        self._app = app
         self._root = root
         self._here = here
         for each in (signal.SIGTERM, signal.SIGINT):
@@ -112,9 +114,16 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             publish(self._root, self._here)
+            self._app.open()
             _log.info("listening on %s:%d, process %d", HOST, self._here.port, self._here.pid)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, while it listens: no more stops come from now on."""
+        self._app.retire()
+        super().handle_exit(sig, frame)
+
     def _end(self, *_: object) -> None:
+        self._app.retire()
         self.should_exit = True
 
 

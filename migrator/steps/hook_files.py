@@ -86,7 +86,11 @@ def uninstall(project: Project) -> Iterator[Change | Note]:
             yield Change(item.path, found, None, "ours", is_users=not _is_known(item, found))
     if (project.root / PYTHON).is_symlink():
         yield Change(PYTHON, look(project.root, PYTHON, is_link=True), None, "ours")
-    kept = [name for name in ("state/build", "backups", "logs") if _holds_something(project.root / ".instar" / name)]
+    kept = [
+        name
+        for name in ("state/build", "state/sessions", "server-data", "backups", "logs")
+        if _holds_something(project.root / ".instar" / name)
+    ]
     if kept:
         listed = ", ".join(f".instar/{name}" for name in kept)
         yield Note("skipped", f"kept {listed}: delete that yourself once you need it no more")

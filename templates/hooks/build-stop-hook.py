@@ -660,7 +660,7 @@ def decide(state, event):
     new = [each for each in waiting_for(event) if each not in waited]
     if new:
         return {"waitedFor": [*waited, *new][-WAITS_REMEMBERED:], **answered}
-    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, **answered}
+    return {"reinforcementsUsed": state.get("reinforcementsUsed", 0) + 1, "lastHeldAt": now_iso(), **answered}
 
 
 def waiting_for(event):

@@ -527,7 +527,58 @@ class Lock:
                 time.sleep(0.005)
 
 
+RECORD_BYTES_AT_MOST = 1 << 20
 ID_CHARACTERS_AT_MOST = 128
+
+
+class Records:
+    def __init__(self, root):
+        self.root = root
+        self.folder = os.path.join(root, ".instar", "state", "sessions")
+
+    def lock(self, seconds):
+        return Lock(self.root, self.folder, seconds)
+
+    def path(self, session):
+        return os.path.join(self.folder, f"{session}.json")
+
+    def load(self, session):
+        try:
+            fd = os.open(self.path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                record = json.loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
+            finally:
+                os.close(fd)
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def others(self, session):
+        for name in sorted(os.listdir(self.folder)):
+            other, extension = os.path.splitext(name)
+            if extension == ".json" and other != session and is_session_id(other):
+                record = self.load(other)
+                if record:
+                    yield other, record
+
+    def save(self, session, record):
+        version = record.get("version")
+        counted = {**record, "version": version + 1 if isinstance(version, int) else 1}
+        path = self.path(session)
+        try:
+            make_folder(self.root, self.folder)
+            sweep(self.folder)
+            if os.path.lexists(path) and not self.load(session):
+                os.replace(path, f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            replace_file(path, json.dumps(counted, indent=2).encode("ascii"), 0o600)
+        except OSError as error:
+            raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
+
+    def remove(self, session):
+        try:
+            os.unlink(self.path(session))
+        except OSError as error:
+            raise Trouble("unwritable", f"{self.path(session)} cannot be removed: {error.strerror}") from error
 
 
 def is_session_id(text):
@@ -666,6 +717,7 @@ BUDGET_MS = 2000
 BUDGET_MS_AT_MOST = 8000
 GRACE_S = 0.5  # for the way there and back
 HAND_OVER_S = 0.3
+FRESH_S = 5.0
 REPLY_BYTES_AT_MOST = 1 << 20
 REMINDER_CHARACTERS_AT_MOST = 1000
 STATUS_OK = b"200"
@@ -706,9 +758,9 @@ def route(root, event):
         "untrustedContent": {"stopReason": ending(said), "recentTurns": []},
     }
     if mode == "shadow":
-        ask(root, question, 0)
+        consult(root, question, 0)
         return ALLOW
-    return judged(ask(root, question, budget_ms))
+    return judged(consult(root, question, budget_ms))
 
 
 def ending(said):
@@ -730,9 +782,13 @@ def is_held_by_its_build(root, session):
     build = Build(root)
     try:
         found = owned(build, Self(session, os.environ)) if os.path.lexists(build.state_path) else None
-        return found is not None and not is_spent(found[0])
+        if found is None or not is_spent(found[0]):
+            return found is not None
     except Trouble:
         return False
+    prompt = Records(root).load(session).get("lastPrompt")
+    prompted = text_of(prompt, "at") if isinstance(prompt, dict) else ""
+    return text_of(found[0], "lastHeldAt") >= (prompted or iso(time.time() - FRESH_S))
 
 
 def judged(reply):
@@ -742,7 +798,7 @@ def judged(reply):
     return block(reminder[:REMINDER_CHARACTERS_AT_MOST])
 
 
-def ask(root, question, budget_ms):
+def consult(root, question, budget_ms):
     import socket
 
     port = server_of(root)

@@ -93,10 +93,10 @@ def trusted(codex: Codex) -> Codex:
     return codex
 
 
-def commit_all(project: Project) -> None:
+def commit_all(project: Project, **env: str) -> None:
     """Commit what people share: all but what git ignores and the settings of this machine."""
     project.run("git", "add", "-A", "--", ":!.claude/settings.local.json")
-    project.run("git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-q", "-m", "start")
+    project.run("git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-q", "-m", "start", **env)
 
 
 def add_worktree(project: Project, folder: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from .claude import Claude
 from .codex import Codex
-from .fake_model import DEFAULT_CEILING, FakeModel, Script
+from .fake_model import DEFAULT_CEILING, SIDE_ANSWER, FakeModel, Script
 from .installation import InstalledClients, UnavailableError, install
 from .tui import Tmux
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from .wire import Answer
+
 
 class ModelFactory(Protocol):
     """``fake_model([Run("make"), Say("made")])``: start a model server, which lives until the end of the test."""
 
-    def __call__(self, turns: Script = (), *, ceiling: int = DEFAULT_CEILING) -> FakeModel: ...
+    def __call__(
+        self, turns: Script = (), *, ceiling: int = DEFAULT_CEILING, side_answer: Answer = SIDE_ANSWER
+    ) -> FakeModel: ...
 
 
 class ClaudeFactory(Protocol):
@@ -66,8 +70,10 @@ def fake_model() -> Iterator[ModelFactory]:
     """Start model servers."""
     with ExitStack() as servers:
 
-        def start(turns: Script = (), *, ceiling: int = DEFAULT_CEILING) -> FakeModel:
-            return servers.enter_context(FakeModel(turns, ceiling=ceiling))
+        def start(
+            turns: Script = (), *, ceiling: int = DEFAULT_CEILING, side_answer: Answer = SIDE_ANSWER
+        ) -> FakeModel:
+            return servers.enter_context(FakeModel(turns, ceiling=ceiling, side_answer=side_answer))
 
         yield start
 

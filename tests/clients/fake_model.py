@@ -51,14 +51,17 @@ class FakeModel:
     ``turns`` are the answers, one a call, or a function from the request to the answer (called for one request at a
     time). When they are used up, or the function returns None, the answer is "done.". Call number ``ceiling`` + 1 and
     all later ones are recorded, but get HTTP 400, which ends a turn of either client at once: so a client that calls
-    in a loop stops soon, and ``calls`` tells.
+    in a loop stops soon, and ``calls`` tells. Whatever is no turn of a conversation gets ``side_answer``.
 
     What goes wrong in here (a function of the script that raises, say) is raised at the end of the ``with`` block,
     unless the block itself failed.
     """
 
-    def __init__(self, turns: Script = (), *, ceiling: int = DEFAULT_CEILING) -> None:
+    def __init__(
+        self, turns: Script = (), *, ceiling: int = DEFAULT_CEILING, side_answer: Answer = SIDE_ANSWER
+    ) -> None:
         self.ceiling = ceiling
+        self.side_answer = side_answer
         self._decide = turns if callable(turns) else _one_by_one(turns)
         self._lock = Lock()
         self._requests: list[Request] = []
@@ -106,7 +109,7 @@ class FakeModel:
         """Count a call that is no turn of a conversation, and answer it."""
         with self._lock:
             self._side_calls += 1
-            return SIDE_ANSWER, -self._side_calls
+            return self.side_answer, -self._side_calls
 
     def answer(self, request: Request) -> tuple[Answer | None, int]:
         """Record ``request``; return what the script says to it, None to refuse it, and the number of the call."""

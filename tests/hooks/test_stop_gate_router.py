@@ -308,7 +308,10 @@ def test_a_session_that_its_build_still_holds_is_not_judged(project: Project, se
     assert server.requests == []
     assert fire(project, session="another").is_held
 
-    project.change_state(reinforcementsUsed=3)
+    project.change_state(reinforcementsUsed=2)
+    assert project.stop("owner").is_held
+    assert fire(project, session="owner").answer == {}, "the last hold may be of this very stop"
+    project.change_state(lastHeldAt="2020-01-01T00:00:00.000000+00:00")
     assert fire(project, session="owner").is_held
 
 

@@ -88,6 +88,7 @@ class World:
         authority = judge or Judge(go_on)
         whole = {"unjustifiedStopGate": {"mode": mode, **config}}
         self.gates.append(Gate(self.root, whole, authority=authority, clock=lambda: self.now))
+        self.gates[-1].open()
         return self.gates[-1]
 
     def close(self) -> None:
@@ -413,6 +414,18 @@ def test_the_router_reads_the_mode_and_the_time_to_think(world: World) -> None:
     assert world.gate_on == ""
     assert ask(gate)["shortCircuit"] == "mode-off"
     assert [row["kind"] for row in gate.store.audits()] == ["mode", "kill-switch", "kill-switch", "mode"]
+
+
+def test_no_router_asks_before_the_gate_is_open_and_after_it_has_retired(world: World) -> None:
+    gate = Gate(world.root, {"unjustifiedStopGate": {"mode": "shadow"}}, authority=Judge(go_on))
+    gate.tick()
+    assert world.gate_on == ""
+    gate.open()
+    assert world.gate_on
+    gate.retire()
+    gate.tick()
+    assert world.gate_on == ""
+    gate.close()
 
 
 def test_a_gate_that_is_closed_asks_no_router(world: World) -> None:
