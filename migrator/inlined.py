@@ -4350,14 +4350,24 @@ TEMPLATES = {
         "\n"
         "TEXT_CHARACTERS = 8000\n"
         "QUIET_CHARACTERS = 20\n"
-        "NOISE = re.compile(r\"```.*?(?:```|\\Z)|`[^`\\n]*`|^[ \\t]*>[^\\n]*$|(?<!\\S)[^\\s/]*/\\S*\", re.DOTALL | re.MULTILINE)\n"
-        "COMPOUNDS = re.compile(\n"
+        "# Patterns are compiled only for a text that has one of the words they need: most have none.\n"
+        "NOISE = r\"(?s)```.*?(?:```|\\Z)|(?m:`[^`\\n]*`|^[ \\t]*>[^\\n]*$)|(?<!\\S)[^\\s/]*/\\S*\"\n"
+        "COMPOUNDS = (\n"
         "    r\"\\b(?:auth|access|api|csrf|refresh|bearer|id|jwt|session|design|lexer|security)[ -]tokens?\\b\"\n"
         "    r\"|\\bcontext (?:managers?|processors?|providers?|menus?|variables?|objects?|switch\\w*)\\b\"\n"
         "    r\"|\\b(?:react|request|execution|ssl|app|django) contexts?\\b\"\n"
         "    r\"|\\bsession (?:tokens?|cookies?|ids?|keys?|stores?|variables?|objects?|factory|maker|hijack\\w*)\\b\"\n"
         ")\n"
-        "SENTENCE = re.compile(r\"[.!?;\\n]+\")\n"
+        "SENTENCE = r\"[.!?;\\n]+\"\n"
+        "WORDS = {\n"
+        "    \"mentionsContext\": (\"context\", \"token\"),\n"
+        "    \"mentionsCompaction\": (\"compact\",),\n"
+        "    \"mentionsFreshSession\": (\"session\", \"chat\", \"conversation\", \"window\", \"context\", \"start\"),\n"
+        "    \"mentionsLaterSession\": (\"session\", \"chat\", \"conversation\", \"window\", \"tomorrow\", \"pick\"),\n"
+        "    \"mentionsBreakPoint\": (\"point\", \"boundary\", \"stopping\", \"break\", \"paus\", \"hand\", \"check\"),\n"
+        "    \"mentionsNaturalPause\": (\"natural pause\", \" here\"),\n"
+        "    \"mentionsClarityPause\": (\"clarity\", \"thread\"),\n"
+        "}\n"
         "CONTEXT = r\"\\b(?:context|tokens?)\\b\"\n"
         "RUNS_OUT = (\n"
         "    r\"\\b(?:stop|paus|sav(?:e|ing)|preserv|conserv|protect|limit|budget|full|fill|wrap|hand(?:ing)? (?:off|over)|exhaust\"\n"
@@ -4397,10 +4407,14 @@ TEMPLATES = {
         "    text = text[-TEXT_CHARACTERS:]\n"
         "    if len(text.strip()) <= QUIET_CHARACTERS:\n"
         "        return [\"suspiciouslyQuiet\"]\n"
-        "    plain = COMPOUNDS.sub(\" \", NOISE.sub(\" \", text).lower())\n"
-        "    sentences = [\" \".join(sentence.split()) for sentence in SENTENCE.split(plain)]\n"
+        "    low = text.lower()\n"
+        "    likely = [name for name in DETECTORS if any(word in low for word in WORDS[name])]\n"
+        "    if not likely:\n"
+        "        return []\n"
+        "    plain = re.sub(COMPOUNDS, \" \", re.sub(NOISE, \" \", low))\n"
+        "    sentences = [\" \".join(sentence.split()) for sentence in re.split(SENTENCE, plain)]\n"
         "    together = \"\\n\".join(sentences)\n"
-        "    return [name for name, rows in DETECTORS.items() if any(fires(row, together, sentences) for row in rows)]\n"
+        "    return [name for name in likely if any(fires(row, together, sentences) for row in DETECTORS[name])]\n"
         "\n"
         "\n"
         "def fires(row, together, sentences):\n"
@@ -4704,7 +4718,7 @@ TEMPLATES = {
         "  \"hooks/stop-gate-router.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/stop-gate-router.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"931f2eb276c772ead48cfac135601419f06d70b2cf4b30a9786b092e1d784b0b\",\n"
+        "    \"contentHash\": \"86b4514f3dc9151e840ffde7e1aa126993fe282231472ca07362fc1475f72cca\",\n"
         "    \"shippedHashes\": []\n"
         "  },\n"
         "  \"hooks/session-event-hook.py\": {\n"
@@ -4764,9 +4778,9 @@ SHA256 = {
     "hooks/build-worktree.py": "a248150e842f9119c04be9ec2957fe8766f7ec3dc0230ee8d47e739b30e46cc6",
     "hooks/run": "538d97fcff53c371e6447cc24ae0d808b345f4b8a83f5fe406388df73cc0b152",
     "hooks/session-event-hook.py": "73d6d42985c2f7d803469b3d0ce34b2d123089a93b34cbc444bd65d7298c34b0",
-    "hooks/stop-gate-router.py": "931f2eb276c772ead48cfac135601419f06d70b2cf4b30a9786b092e1d784b0b",
+    "hooks/stop-gate-router.py": "86b4514f3dc9151e840ffde7e1aa126993fe282231472ca07362fc1475f72cca",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "71825e1760aac620b1ff4a80d2252be28d1a972fa714f60b793d7069883a192e",
+    "manifest.json": "b5a2e49ae9948e87ba1396ba2fe066b753724cbc3ed1f970b5f2ac3003c9c398",
 }
 
 GUIDES = {

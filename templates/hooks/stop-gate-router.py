@@ -588,14 +588,24 @@ def is_session_id(text):
 
 TEXT_CHARACTERS = 8000
 QUIET_CHARACTERS = 20
-NOISE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|^[ \t]*>[^\n]*$|(?<!\S)[^\s/]*/\S*", re.DOTALL | re.MULTILINE)
-COMPOUNDS = re.compile(
+# Patterns are compiled only for a text that has one of the words they need: most have none.
+NOISE = r"(?s)```.*?(?:```|\Z)|(?m:`[^`\n]*`|^[ \t]*>[^\n]*$)|(?<!\S)[^\s/]*/\S*"
+COMPOUNDS = (
     r"\b(?:auth|access|api|csrf|refresh|bearer|id|jwt|session|design|lexer|security)[ -]tokens?\b"
     r"|\bcontext (?:managers?|processors?|providers?|menus?|variables?|objects?|switch\w*)\b"
     r"|\b(?:react|request|execution|ssl|app|django) contexts?\b"
     r"|\bsession (?:tokens?|cookies?|ids?|keys?|stores?|variables?|objects?|factory|maker|hijack\w*)\b"
 )
-SENTENCE = re.compile(r"[.!?;\n]+")
+SENTENCE = r"[.!?;\n]+"
+WORDS = {
+    "mentionsContext": ("context", "token"),
+    "mentionsCompaction": ("compact",),
+    "mentionsFreshSession": ("session", "chat", "conversation", "window", "context", "start"),
+    "mentionsLaterSession": ("session", "chat", "conversation", "window", "tomorrow", "pick"),
+    "mentionsBreakPoint": ("point", "boundary", "stopping", "break", "paus", "hand", "check"),
+    "mentionsNaturalPause": ("natural pause", " here"),
+    "mentionsClarityPause": ("clarity", "thread"),
+}
 CONTEXT = r"\b(?:context|tokens?)\b"
 RUNS_OUT = (
     r"\b(?:stop|paus|sav(?:e|ing)|preserv|conserv|protect|limit|budget|full|fill|wrap|hand(?:ing)? (?:off|over)|exhaust"
@@ -635,10 +645,14 @@ def detect(text):
     text = text[-TEXT_CHARACTERS:]
     if len(text.strip()) <= QUIET_CHARACTERS:
         return ["suspiciouslyQuiet"]
-    plain = COMPOUNDS.sub(" ", NOISE.sub(" ", text).lower())
-    sentences = [" ".join(sentence.split()) for sentence in SENTENCE.split(plain)]
+    low = text.lower()
+    likely = [name for name in DETECTORS if any(word in low for word in WORDS[name])]
+    if not likely:
+        return []
+    plain = re.sub(COMPOUNDS, " ", re.sub(NOISE, " ", low))
+    sentences = [" ".join(sentence.split()) for sentence in re.split(SENTENCE, plain)]
     together = "\n".join(sentences)
-    return [name for name, rows in DETECTORS.items() if any(fires(row, together, sentences) for row in rows)]
+    return [name for name in likely if any(fires(row, together, sentences) for row in DETECTORS[name])]
 
 
 def fires(row, together, sentences):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 AUDIT = ".instar/state/build/audit.jsonl"
 LOGS = ".instar/logs"
-OF_THE_HOOK = {"reinforcementsUsed", "asked", "waitedFor", "owner", "lastHeldAt"}  # the keys of the state that a stop may change
+# The keys of the state that a stop may change
+OF_THE_HOOK = {"reinforcementsUsed", "asked", "waitedFor", "owner", "lastHeldAt"}
 
 
 @dataclass(frozen=True)
