@@ -49,6 +49,13 @@ def test_arrows_run_down(path: Path) -> None:
         assert not any(name.startswith("hooks.") and not name.startswith("hooks.common") for name in outside)
 
 
+@pytest.mark.parametrize("room", ["gate", "sessions"])
+def test_what_the_server_serves_does_not_know_it(room: str) -> None:
+    for path in (REPOSITORY / "instar" / room).rglob("*.py"):
+        above = ("instar.server", "instar.cli", "instar.client")
+        assert not {name for name in imported(path) if name.startswith(above)}
+
+
 @pytest.mark.parametrize("module", ["click"])
 def test_the_command_line_library_stays_at_the_edge(module: str) -> None:
     users = {path.relative_to(REPOSITORY).as_posix() for path in PRODUCT if module in imported(path)}
