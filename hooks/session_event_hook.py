@@ -16,12 +16,12 @@ of a build that its owner asked, and tells Claude's tool shells the session as `
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from hooks.common.clock import iso, now_iso
 from hooks.common.identity import Self, socket_of
+from hooks.common.jsontext import loads
 from hooks.common.ownership import owned
 from hooks.common.project import installed_root
 from hooks.common.protocol import read_event, secure_standard_streams
@@ -194,7 +194,7 @@ def kept_days(root: str) -> int:
     """Return for how many days an ended session is remembered: `sessions.keepEndedDays` of the configuration."""
     try:
         with open(os.path.join(root, ".instar", "config.json"), encoding="utf-8-sig") as file:
-            days = json.load(file)["sessions"]["keepEndedDays"]
+            days = loads(file.read())["sessions"]["keepEndedDays"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return KEPT_DAYS
     return days if isinstance(days, int) and not isinstance(days, bool) and days > 0 else KEPT_DAYS

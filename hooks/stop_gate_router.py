@@ -14,7 +14,6 @@ alone, on this machine. Whatever fails, the session may stop, and the log has a 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
@@ -22,6 +21,7 @@ from hooks.common.budget import is_spent
 from hooks.common.clock import iso
 from hooks.common.endpoint import server_of, token_of
 from hooks.common.identity import Self
+from hooks.common.jsontext import dumps, loads
 from hooks.common.ownership import owned
 from hooks.common.project import installed_root
 from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
@@ -143,7 +143,7 @@ def consult(root: str, question: dict[str, Any], budget_ms: int) -> dict[str, An
         raise Trouble(
             "server_gone", "the stop gate is on and its server is not running: start it with instar-server start"
         )
-    body = json.dumps(question).encode("ascii")
+    body = dumps(question).encode("ascii")
     head = [
         f"POST {ROUTE} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -190,7 +190,7 @@ def parsed(received: bytes) -> dict[str, Any]:
     head, _, body = received.partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1:2]
     try:
-        reply = json.loads(body.decode("utf-8")) if status == [STATUS_OK] else None
+        reply = loads(body.decode("utf-8")) if status == [STATUS_OK] else None
     except (ValueError, RecursionError):
         reply = None
     if not isinstance(reply, dict):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from hooks.common.identity import Processes
+from hooks.common.jsontext import loads
 from hooks.common.values import is_count, text_of
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def read_json(path: str) -> dict[str, Any]:
     """Return the object in a file; ``{}`` where there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = loads(file.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

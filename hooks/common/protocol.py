@@ -8,9 +8,10 @@ Claude Code 2.1.197 and Codex CLI 0.169.0.
 
 from __future__ import annotations
 
-import json
 import os
 import time
+
+from hooks.common.jsontext import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def read_event(fd: int = 0) -> dict[str, Any]:
 def parse_event(received: bytes | bytearray) -> dict[str, Any]:
     """Return the JSON object in `received`; ``{}`` for anything else. Broken UTF-8 costs only its own text."""
     try:
-        event = json.loads(received.decode("utf-8", "replace"))
+        event = loads(received.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
@@ -74,7 +75,7 @@ def block(reason: str) -> dict[str, Any]:
 
 def answer(reply: dict[str, Any], fd: int = 1) -> None:
     """Write `reply` as ASCII JSON. A client that no longer listens is no error."""
-    unsent = memoryview(json.dumps(reply).encode("ascii"))
+    unsent = memoryview(dumps(reply).encode("ascii"))
     try:
         while unsent:
             unsent = unsent[os.write(fd, unsent) :]

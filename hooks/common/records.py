@@ -6,11 +6,11 @@ read is copied before it is written anew.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 from hooks.common.files import make_folder, replace_file, sweep
+from hooks.common.jsontext import dumps, loads
 from hooks.common.lock import Lock
 from hooks.common.trouble import Trouble
 
@@ -43,7 +43,7 @@ class Records:
         try:
             fd = os.open(self.path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                record = json.loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
+                record = loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
             finally:
                 os.close(fd)
         except (OSError, ValueError, RecursionError):
@@ -69,7 +69,7 @@ class Records:
             sweep(self.folder)
             if os.path.lexists(path) and not self.load(session):
                 os.replace(path, f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            replace_file(path, json.dumps(counted, indent=2).encode("ascii"), 0o600)
+            replace_file(path, dumps(counted, indent=2).encode("ascii"), 0o600)
         except OSError as error:
             raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
 

@@ -6,8 +6,6 @@ taken out before, and so are compounds that only look like it, as "auth token" o
 
 from __future__ import annotations
 
-import re
-
 TEXT_CHARACTERS = 8000
 QUIET_CHARACTERS = 20
 
@@ -75,6 +73,8 @@ def detect(text: str) -> list[str]:
     likely = [name for name in DETECTORS if any(word in low for word in WORDS[name])]
     if not likely:
         return []
+    import re  # not at the top: most stops have no use for it
+
     plain = re.sub(COMPOUNDS, " ", re.sub(NOISE, " ", low))
     sentences = [" ".join(sentence.split()) for sentence in re.split(SENTENCE, plain)]
     together = "\n".join(sentences)
@@ -83,6 +83,8 @@ def detect(text: str) -> list[str]:
 
 def fires(row: tuple[str, ...], together: str, sentences: list[str]) -> bool:
     """Say whether one of the sentences has all patterns of a row; most texts have not all of them anywhere."""
+    import re
+
     if not all(re.search(pattern, together) for pattern in row):
         return False
     return len(row) == 1 or any(all(re.search(pattern, each) for pattern in row) for each in sentences)

@@ -7,11 +7,11 @@ survive every rewrite.
 
 from __future__ import annotations
 
-import json
 import os
 
 from hooks.common.clock import now_iso
 from hooks.common.files import replace_file, sweep, write_all
+from hooks.common.jsontext import dumps, loads
 from hooks.common.lock import Lock
 from hooks.common.trouble import Trouble
 
@@ -55,7 +55,7 @@ class Build:
         if len(data) > STATE_BYTES_AT_MOST:
             raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            state = json.loads(data.decode("utf-8"))
+            state = loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
         if not isinstance(state, dict):
@@ -64,7 +64,7 @@ class Build:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state durably. Only under the lock: no temporary file is in use then but this one."""
-        data = json.dumps(state, indent=2).encode("ascii")
+        data = dumps(state, indent=2).encode("ascii")
         if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
             raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
@@ -80,7 +80,7 @@ class Build:
         Where it cannot be written, what was done stays done, and `unaudited` says so. A line torn by a killed writer
         stays a line of its own.
         """
-        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
             fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:

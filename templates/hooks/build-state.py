@@ -214,6 +214,67 @@ def make_folder(root, folder):
     os.makedirs(folder, exist_ok=True)
 
 
+def codec():
+    try:
+        import _json
+    except ImportError:  # another Python than CPython
+        from json.encoder import encode_basestring_ascii
+
+        return None, encode_basestring_ascii
+    return _json.make_scanner, _json.encode_basestring_ascii
+
+
+CODEC = codec()
+BLANK = " \t\n\r"
+NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class Reading:
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = NOT_FINITE.__getitem__
+
+
+def loads(text):
+    start = len(text) - len(text.lstrip(BLANK))
+    try:
+        value, end = CODEC[0](Reading)(text, start)
+        if not text[end:].strip(BLANK):
+            return value
+    except (StopIteration, ValueError, SystemError, TypeError):  # the C code leaves the telling to the package
+        pass
+    import json  # which says what is wrong, and where
+
+    return json.loads(text)
+
+
+def dumps(value, indent = 0, level = 0):
+    if isinstance(value, str):
+        return str(CODEC[1](value))
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return next((name for name, each in NOT_FINITE.items() if repr(each) == repr(value)), float.__repr__(value))
+    if isinstance(value, dict):
+        items = [f"{CODEC[1](key)}: {dumps(each, indent, level + 1)}" for key, each in value.items()]
+        return enclosed("{", items, "}", indent, level)
+    if isinstance(value, (list, tuple)):
+        return enclosed("[", [dumps(each, indent, level + 1) for each in value], "]", indent, level)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def enclosed(opening, items, closing, indent, level):
+    if not items or not indent:
+        return opening + ", ".join(items) + closing
+    line = "\n" + " " * indent * (level + 1)
+    return opening + line + f",{line}".join(items) + "\n" + " " * indent * level + closing
+
+
 class Trouble(Exception):  # noqa: N818 - it is told, not raised to the top
     def __init__(self, code, text):
         super().__init__(text)
@@ -289,7 +350,7 @@ class Build:
         if len(data) > STATE_BYTES_AT_MOST:
             raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            state = json.loads(data.decode("utf-8"))
+            state = loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
         if not isinstance(state, dict):
@@ -297,7 +358,7 @@ class Build:
         return state
 
     def save(self, state):
-        data = json.dumps(state, indent=2).encode("ascii")
+        data = dumps(state, indent=2).encode("ascii")
         if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
             raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
@@ -308,7 +369,7 @@ class Build:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
     def audit(self, event, **fields):
-        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
             fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
@@ -631,7 +692,7 @@ def token_of(root):
 def read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = loads(file.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

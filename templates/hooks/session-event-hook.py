@@ -17,7 +17,6 @@ of a build that its owner asked, and tells Claude's tool shells the session as `
 # instar-hooks: rendered from hooks/session_event_hook.py and what it imports; overwritten at every upgrade.
 
 import fcntl
-import json
 import os
 import time
 
@@ -198,6 +197,67 @@ def ask_tmux(environ, seconds):
         return {"tmux": ""}
 
 
+def codec():
+    try:
+        import _json
+    except ImportError:  # another Python than CPython
+        from json.encoder import encode_basestring_ascii
+
+        return None, encode_basestring_ascii
+    return _json.make_scanner, _json.encode_basestring_ascii
+
+
+CODEC = codec()
+BLANK = " \t\n\r"
+NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class Reading:
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = NOT_FINITE.__getitem__
+
+
+def loads(text):
+    start = len(text) - len(text.lstrip(BLANK))
+    try:
+        value, end = CODEC[0](Reading)(text, start)
+        if not text[end:].strip(BLANK):
+            return value
+    except (StopIteration, ValueError, SystemError, TypeError):  # the C code leaves the telling to the package
+        pass
+    import json  # which says what is wrong, and where
+
+    return json.loads(text)
+
+
+def dumps(value, indent = 0, level = 0):
+    if isinstance(value, str):
+        return str(CODEC[1](value))
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return next((name for name, each in NOT_FINITE.items() if repr(each) == repr(value)), float.__repr__(value))
+    if isinstance(value, dict):
+        items = [f"{CODEC[1](key)}: {dumps(each, indent, level + 1)}" for key, each in value.items()]
+        return enclosed("{", items, "}", indent, level)
+    if isinstance(value, (list, tuple)):
+        return enclosed("[", [dumps(each, indent, level + 1) for each in value], "]", indent, level)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def enclosed(opening, items, closing, indent, level):
+    if not items or not indent:
+        return opening + ", ".join(items) + closing
+    line = "\n" + " " * indent * (level + 1)
+    return opening + line + f",{line}".join(items) + "\n" + " " * indent * level + closing
+
+
 TERMINAL = ("complete", "failed", "escalated")
 
 
@@ -305,7 +365,7 @@ def read_event(fd = 0):
 
 def parse_event(received):
     try:
-        event = json.loads(received.decode("utf-8", "replace"))
+        event = loads(received.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
@@ -466,7 +526,7 @@ class Records:
         try:
             fd = os.open(self.path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                record = json.loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
+                record = loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
             finally:
                 os.close(fd)
         except (OSError, ValueError, RecursionError):
@@ -490,7 +550,7 @@ class Records:
             sweep(self.folder)
             if os.path.lexists(path) and not self.load(session):
                 os.replace(path, f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            replace_file(path, json.dumps(counted, indent=2).encode("ascii"), 0o600)
+            replace_file(path, dumps(counted, indent=2).encode("ascii"), 0o600)
         except OSError as error:
             raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
 
@@ -537,7 +597,7 @@ class Build:
         if len(data) > STATE_BYTES_AT_MOST:
             raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            state = json.loads(data.decode("utf-8"))
+            state = loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
         if not isinstance(state, dict):
@@ -545,7 +605,7 @@ class Build:
         return state
 
     def save(self, state):
-        data = json.dumps(state, indent=2).encode("ascii")
+        data = dumps(state, indent=2).encode("ascii")
         if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
             raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
@@ -556,7 +616,7 @@ class Build:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
     def audit(self, event, **fields):
-        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
             fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
@@ -717,7 +777,7 @@ def is_one_pane(one, other):
 def kept_days(root):
     try:
         with open(os.path.join(root, ".instar", "config.json"), encoding="utf-8-sig") as file:
-            days = json.load(file)["sessions"]["keepEndedDays"]
+            days = loads(file.read())["sessions"]["keepEndedDays"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return KEPT_DAYS
     return days if isinstance(days, int) and not isinstance(days, bool) and days > 0 else KEPT_DAYS

@@ -15,9 +15,7 @@ alone, on this machine. Whatever fails, the session may stop, and the log has a 
 # instar-hooks: rendered from hooks/stop_gate_router.py and what it imports; overwritten at every upgrade.
 
 import fcntl
-import json
 import os
-import re
 import time
 
 
@@ -333,6 +331,67 @@ def ask_tmux(environ, seconds):
         return {"tmux": ""}
 
 
+def codec():
+    try:
+        import _json
+    except ImportError:  # another Python than CPython
+        from json.encoder import encode_basestring_ascii
+
+        return None, encode_basestring_ascii
+    return _json.make_scanner, _json.encode_basestring_ascii
+
+
+CODEC = codec()
+BLANK = " \t\n\r"
+NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class Reading:
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = NOT_FINITE.__getitem__
+
+
+def loads(text):
+    start = len(text) - len(text.lstrip(BLANK))
+    try:
+        value, end = CODEC[0](Reading)(text, start)
+        if not text[end:].strip(BLANK):
+            return value
+    except (StopIteration, ValueError, SystemError, TypeError):  # the C code leaves the telling to the package
+        pass
+    import json  # which says what is wrong, and where
+
+    return json.loads(text)
+
+
+def dumps(value, indent = 0, level = 0):
+    if isinstance(value, str):
+        return str(CODEC[1](value))
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return next((name for name, each in NOT_FINITE.items() if repr(each) == repr(value)), float.__repr__(value))
+    if isinstance(value, dict):
+        items = [f"{CODEC[1](key)}: {dumps(each, indent, level + 1)}" for key, each in value.items()]
+        return enclosed("{", items, "}", indent, level)
+    if isinstance(value, (list, tuple)):
+        return enclosed("[", [dumps(each, indent, level + 1) for each in value], "]", indent, level)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def enclosed(opening, items, closing, indent, level):
+    if not items or not indent:
+        return opening + ", ".join(items) + closing
+    line = "\n" + " " * indent * (level + 1)
+    return opening + line + f",{line}".join(items) + "\n" + " " * indent * level + closing
+
+
 def server_of(root):
     values = read_json(os.path.join(root, ".instar", "server-data", "endpoint.json"))
     pid, port = values.get("pid"), values.get("port")
@@ -354,7 +413,7 @@ def token_of(root):
 def read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            values = loads(file.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -470,7 +529,7 @@ def read_event(fd = 0):
 
 def parse_event(received):
     try:
-        event = json.loads(received.decode("utf-8", "replace"))
+        event = loads(received.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
@@ -481,7 +540,7 @@ def block(reason):
 
 
 def answer(reply, fd = 1):
-    unsent = memoryview(json.dumps(reply).encode("ascii"))
+    unsent = memoryview(dumps(reply).encode("ascii"))
     try:
         while unsent:
             unsent = unsent[os.write(fd, unsent) :]
@@ -546,7 +605,7 @@ class Records:
         try:
             fd = os.open(self.path(session), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                record = json.loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
+                record = loads(os.read(fd, RECORD_BYTES_AT_MOST).decode("utf-8"))
             finally:
                 os.close(fd)
         except (OSError, ValueError, RecursionError):
@@ -570,7 +629,7 @@ class Records:
             sweep(self.folder)
             if os.path.lexists(path) and not self.load(session):
                 os.replace(path, f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            replace_file(path, json.dumps(counted, indent=2).encode("ascii"), 0o600)
+            replace_file(path, dumps(counted, indent=2).encode("ascii"), 0o600)
         except OSError as error:
             raise Trouble("unwritable", f"{path} cannot be written: {error.strerror}") from error
 
@@ -649,6 +708,8 @@ def detect(text):
     likely = [name for name in DETECTORS if any(word in low for word in WORDS[name])]
     if not likely:
         return []
+    import re  # not at the top: most stops have no use for it
+
     plain = re.sub(COMPOUNDS, " ", re.sub(NOISE, " ", low))
     sentences = [" ".join(sentence.split()) for sentence in re.split(SENTENCE, plain)]
     together = "\n".join(sentences)
@@ -656,6 +717,8 @@ def detect(text):
 
 
 def fires(row, together, sentences):
+    import re
+
     if not all(re.search(pattern, together) for pattern in row):
         return False
     return len(row) == 1 or any(all(re.search(pattern, each) for pattern in row) for each in sentences)
@@ -692,7 +755,7 @@ class Build:
         if len(data) > STATE_BYTES_AT_MOST:
             raise Trouble("state_corrupt", f"{self.state_path} is larger than {STATE_BYTES_AT_MOST} bytes")
         try:
-            state = json.loads(data.decode("utf-8"))
+            state = loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise Trouble("state_corrupt", f"{self.state_path} is not JSON: {error}") from error
         if not isinstance(state, dict):
@@ -700,7 +763,7 @@ class Build:
         return state
 
     def save(self, state):
-        data = json.dumps(state, indent=2).encode("ascii")
+        data = dumps(state, indent=2).encode("ascii")
         if len(data) > STATE_BYTES_AT_MOST:  # it could not be read again
             raise Trouble("unwritable", f"{self.state_path} would be larger than {STATE_BYTES_AT_MOST} bytes")
         try:
@@ -711,7 +774,7 @@ class Build:
             raise Trouble("unwritable", f"{self.state_path} cannot be written: {error.strerror}") from error
 
     def audit(self, event, **fields):
-        line = json.dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
+        line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
             fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
@@ -820,7 +883,7 @@ def consult(root, question, budget_ms):
         raise Trouble(
             "server_gone", "the stop gate is on and its server is not running: start it with instar-server start"
         )
-    body = json.dumps(question).encode("ascii")
+    body = dumps(question).encode("ascii")
     head = [
         f"POST {ROUTE} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -865,7 +928,7 @@ def parsed(received):
     head, _, body = received.partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1:2]
     try:
-        reply = json.loads(body.decode("utf-8")) if status == [STATUS_OK] else None
+        reply = loads(body.decode("utf-8")) if status == [STATUS_OK] else None
     except (ValueError, RecursionError):
         reply = None
     if not isinstance(reply, dict):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LAW = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-OF_A_STOP = {"reinforcementsUsed", "asked", "waitedFor", "owner"}
+OF_A_STOP = {"reinforcementsUsed", "asked", "waitedFor", "owner", "lastHeldAt"}
 COMMANDS = {
     "status": ["status"],
     "resume": ["resume"],
