@@ -115,7 +115,7 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
     sound = copy.deepcopy(config)
     for error in _errors(config):
         _drop(sound, [step for step in error.absolute_path if isinstance(step, str)])
-    return _over(DEFAULTS, sound)
+    return over(DEFAULTS, sound)
 
 
 def _errors(config: object) -> list[ValidationError]:
@@ -131,12 +131,12 @@ def _drop(config: dict[str, Any], path: list[str]) -> None:
         config.pop(path[-1], None)
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return one object over another, as a copy."""
+def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return one object over another, as a copy: objects in both are merged, any other value above wins."""
     merged = copy.deepcopy(below)
     for key, value in above.items():
         both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        merged[key] = _over(merged[key], value) if both else copy.deepcopy(value)
+        merged[key] = over(merged[key], value) if both else copy.deepcopy(value)
     return merged
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Final, NamedTuple
 
-from instar.config import DEFAULTS
+from instar.config import DEFAULTS, over
 
 Config = dict[str, Any]
 
@@ -35,12 +35,12 @@ class Addition(NamedTuple):
 
 def get_init_defaults(agent_type: str) -> Config:
     """Return what a new project's configuration begins with; an unknown type is a managed project."""
-    return _merged(DEFAULTS, _BY_TYPE.get(agent_type, _BY_TYPE[MANAGED]), _INIT)
+    return _layered(DEFAULTS, _BY_TYPE.get(agent_type, _BY_TYPE[MANAGED]), _INIT)
 
 
 def get_migration_defaults(agent_type: str) -> Config:
     """Return what the configuration of a project that is there gets; an unknown type is a managed project."""
-    return _merged(DEFAULTS, _BY_TYPE.get(agent_type, _BY_TYPE[MANAGED]), _MIGRATION)
+    return _layered(DEFAULTS, _BY_TYPE.get(agent_type, _BY_TYPE[MANAGED]), _MIGRATION)
 
 
 def apply_defaults(config: Config, defaults: Config) -> dict[str, Any]:
@@ -89,11 +89,9 @@ def _missing(
     return additions, skipped
 
 
-def _merged(*layers: Config) -> Config:
+def _layered(*layers: Config) -> Config:
     """Return all layers in one, the later over the earlier, as a copy."""
     merged: Config = {}
     for layer in layers:
-        for key, value in layer.items():
-            both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-            merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+        merged = over(merged, layer)
     return merged

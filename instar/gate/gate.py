@@ -28,7 +28,6 @@ Answer = tuple[int, dict[str, Any]]
 
 ROUTE_VERSION: Final = 1
 DAY_MS: Final = 86_400_000
-BUDGETS_MS: Final = (200, 15_000)  # what an asker may set
 VERDICTS: Final = ("correct", "incorrect", "unclear")
 
 
@@ -84,14 +83,12 @@ class Gate:
             self.switch.keep_gate_on(self.evaluator.mode())
 
     def evaluate(self, body: dict[str, Any], budget_ms: int | None = None) -> Answer:
-        """Judge a stop; `budget_ms` is how long the asker waits."""
+        """Judge a stop; `budget_ms` is how long the asker waits, if it says so."""
         try:
             question = question_of(body)
         except BadQuestionError as error:
             return 400, {"error": str(error)}
-        least, most = BUDGETS_MS
-        given = budget_ms if budget_ms is not None and least <= budget_ms <= most else self.budget_ms
-        reply = self.evaluator.evaluate(question, min(given, self.budget_ms))
+        reply = self.evaluator.evaluate(question, min(budget_ms or self.budget_ms, self.budget_ms))
         if reply.get("failOpen") == "shed":
             return 503, {"error": "queue_shed_overload"}
         return 200, reply
