@@ -314,7 +314,7 @@ class TestTui:
         with Tmux() as server:
             pid = int(server.run("display-message", "-p", "#{pid}"))
             assert is_running(pid)
-        assert not is_running(pid)
+        wait_until(lambda: not is_running(pid), "the server has ended")
 
 
 class TestLaunch:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,9 @@ def test_in_shadow_the_stop_is_handed_over_and_not_waited_for(project: Project, 
     held = threading.Event()
     server = serve(lambda _: held.wait(DEADLINE_S), "shadow 2000")
     answered = fire(project).answer
+    deadline = time.monotonic() + DEADLINE_S
+    while not server.requests and time.monotonic() < deadline:
+        held.wait(0.01)
     held.set()
 
     assert answered == {}
