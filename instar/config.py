@@ -21,7 +21,42 @@ PATH: Final = ".instar/config.json"
 
 # What holds where the file is silent; a project's file gets what it lacks of it, to be found there and changed.
 DEFAULTS: Final[dict[str, Any]] = {
-    "sessions": {"keepEndedDays": 30},
+    "sessions": {"keepEndedDays": 30, "protected": [], "idleKillMinutes": 0, "maxAgeMinutes": 0},
+    "monitoring": {
+        "sessionReaper": {
+            "enabled": False,
+            "dryRun": True,
+            "tickIntervalSec": 120,
+            "minAgeMinutes": 30,
+            "confirmObservations": 3,
+            "confirmWindowMinutes": 10,
+            "recentUserWindowMinutes": 30,
+            "staleBuildMinutes": 480,
+            "idleThresholdModerateMinutes": 45,
+            "idleThresholdCriticalMinutes": 15,
+            "normalTierReaps": False,
+            "maxReapsPerTick": 3,
+            "maxReapsPerHour": 12,
+            "cooldownSec": 60,
+            "finalGraceSec": 60,
+            "paneCaptureLines": 200,
+            "attachedKeeps": "session",
+            "reapUnmanaged": True,
+            "helpers": [],
+            "cpuActiveMinRatePerSec": 0.02,
+            "maxProbeSec": 5,
+            "maxTickSec": 60,
+            "pressure": {
+                "moderateAvailablePercent": 12,
+                "criticalAvailablePercent": 5,
+                "moderateLoadPerCore": 0,
+                "criticalLoadPerCore": 0,
+                "useStalls": True,
+                "useSpawnDenials": True,
+                "crossProcessJitterMs": 5000,
+            },
+        },
+    },
     "unjustifiedStopGate": {
         "authority": {"provider": "rules", "rulesMayEnforce": False},
         "continueCeiling": 2,
@@ -36,6 +71,14 @@ DEFAULTS: Final[dict[str, Any]] = {
 
 def _whole(minimum: int, maximum: int, description: str) -> dict[str, Any]:
     return {"type": "integer", "minimum": minimum, "maximum": maximum, "description": description}
+
+
+def _number(minimum: float, maximum: float, description: str) -> dict[str, Any]:
+    return {"type": "number", "minimum": minimum, "maximum": maximum, "description": description}
+
+
+def _switch(description: str) -> dict[str, Any]:
+    return {"type": "boolean", "description": description}
 
 
 def _texts(description: str) -> dict[str, Any]:
@@ -77,6 +120,49 @@ _GATE: Final = _object(
     ),
     retentionDays=_whole(1, 3650, "For how many days evaluations are kept."),
 )
+_SESSIONS: Final = _object(
+    keepEndedDays=_whole(1, 3650, "For how many days the record of an ended session is kept."),
+    protected=_texts("Sessions that are never parked: ids, or patterns of the names of their tmux sessions."),
+    idleKillMinutes=_number(0, 100_000, "Park what was idle for so long, without any pressure; 0: never."),
+    maxAgeMinutes=_number(0, 100_000, "Park what is older, and a fifth more, once it is idle; 0: never."),
+)
+_PRESSURE: Final = _object(
+    moderateAvailablePercent=_number(0, 100, "Moderate pressure: less of the memory than this is available."),
+    criticalAvailablePercent=_number(0, 100, "Critical pressure: less of the memory than this is available."),
+    moderateLoadPerCore=_number(0, 1000, "Moderate pressure: such a load average of a minute on each core; 0: never."),
+    criticalLoadPerCore=_number(0, 1000, "Critical pressure: such a load average of a minute on each core; 0: never."),
+    useStalls=_switch("Whether the system's own account of waiting for memory counts (Linux), and its swapping."),
+    useSpawnDenials=_switch("Whether a session that could not be started for want of memory counts."),
+    crossProcessJitterMs=_whole(0, 60_000, "For how long, at most, the reapers of a machine wait for each other."),
+)
+_REAPER: Final = _object(
+    enabled=_switch("Whether idle sessions are looked for, where instar-sessions reaper set nothing else."),
+    dryRun=_switch("Whether what would be parked is only told, where instar-sessions reaper set nothing else."),
+    tickIntervalSec=_number(0.1, 86_400, "How often the server looks."),
+    minAgeMinutes=_number(0, 100_000, "How old a session is at least."),
+    confirmObservations=_whole(2, 1000, "How often in a row a session was seen idle, at least."),
+    confirmWindowMinutes=_number(0, 100_000, "Over how long that was seen, at least."),
+    recentUserWindowMinutes=_number(0, 100_000, "For how long a prompt keeps its session."),
+    staleBuildMinutes=_number(0, 100_000, "For how long an unfinished build that nobody moves keeps its session."),
+    idleThresholdModerateMinutes=_number(0, 100_000, "Under moderate pressure: parked after so long idle."),
+    idleThresholdCriticalMinutes=_number(0, 100_000, "Under critical pressure: parked after so long idle."),
+    normalTierReaps=_switch("Whether without pressure what holds for moderate pressure does."),
+    maxReapsPerTick=_whole(0, 1000, "How many are parked at one look."),
+    maxReapsPerHour=_whole(0, 1000, "How many are parked in an hour, by this project and by the whole machine."),
+    cooldownSec=_number(0, 86_400, "How long the machine has to show what the last one parked freed."),
+    finalGraceSec=_number(0, 3600, "How long before its end a session is looked at once more."),
+    paneCaptureLines=_whole(200, 10_000, "How many lines above the screen are read."),
+    attachedKeeps={
+        "enum": ["session", "window"],
+        "description": "Whether a person who looks at a tmux session keeps all in it, or what they see of it.",
+    },
+    reapUnmanaged=_switch("Whether sessions that no named agent owns may be parked."),
+    helpers=_texts("Programs that live as long as their client and do no work, as patterns of their names."),
+    cpuActiveMinRatePerSec=_number(0, 100, "From how many seconds of processor time a second a process works."),
+    maxProbeSec=_number(0.1, 60, "How long tmux may take to answer."),
+    maxTickSec=_number(1, 3600, "How long a look may take before it says so."),
+    pressure=_PRESSURE,
+)
 
 SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -86,7 +172,8 @@ SCHEMA: Final[dict[str, Any]] = {
         _instar_noMigrate={
             "type": "array", "items": {"type": "string"}, "description": "Dotted paths that instar-migrate never adds.",
         },
-        sessions=_object(keepEndedDays=_whole(1, 3650, "For how many days the record of an ended session is kept.")),
+        sessions=_SESSIONS,
+        monitoring=_object(sessionReaper=_REAPER),
         unjustifiedStopGate=_GATE,
     ),
 }  # fmt: skip
