@@ -182,7 +182,7 @@ SCHEMA: Final[dict[str, Any]] = {
 def load(root: Path) -> dict[str, Any]:
     """Return the configuration of a project; ``{}`` without one. Raise InstarError for a file that is none."""
     try:
-        config = json.loads((root / PATH).read_text(encoding="utf-8-sig"))
+        config = json.loads((root / PATH).read_text(encoding="utf-8-sig"), parse_constant=_no_number)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
@@ -190,6 +190,10 @@ def load(root: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InstarError(f"{root / PATH} holds no JSON object")
     return config
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
 
 
 def problems(config: object) -> list[str]:

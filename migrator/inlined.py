@@ -35,6 +35,17 @@ TEMPLATES = {
         "Good reasons to end a turn: a decision that only the person can make, something that is missing and cannot be had here, an\n"
         "error that cannot be cleared, or that all of the work is done. Say plainly which one it is.\n"
     ),
+    "documents/sessions.md": (
+        "## Waiting for something outside\n"
+        "\n"
+        "When this machine runs out of memory, sessions of this project that are idle may be parked; they come back later with their\n"
+        "whole conversation. A session that ends its turn to wait for something it must not miss says so first, in a file:\n"
+        "\n"
+        "    mkdir -p .instar/state/sessions/SESSION_ID.leases\n"
+        "    echo '{\"expiresAt\": \"2030-01-31T12:00:00Z\", \"note\": \"the deployment ends\"}' > .instar/state/sessions/SESSION_ID.leases/waiting\n"
+        "\n"
+        "with its own id, which is in `CLAUDE_CODE_SESSION_ID` or `CODEX_SESSION_ID`, and a real time. It removes the file when it has done.\n"
+    ),
     "hooks/build-state.py": (
         "#!/usr/bin/env python3\n"
         "\"\"\"build-state: the commands of a build that a Stop hook protects. See `build-state --help`.\n"
@@ -5069,6 +5080,10 @@ TEMPLATES = {
         "  \"documents/gate.md\": {\n"
         "    \"contentHash\": \"dabac902a793740da955ae944dd1e06637f7174702f47fd5626e4e7407ab724a\",\n"
         "    \"shippedHashes\": []\n"
+        "  },\n"
+        "  \"documents/sessions.md\": {\n"
+        "    \"contentHash\": \"fe1adbb3bb1b628e59d0333a3e18fcd9097a3757d13f0eccc1c2179a9917cf17\",\n"
+        "    \"shippedHashes\": []\n"
         "  }\n"
         "}\n"
     ),
@@ -5078,6 +5093,7 @@ SHA256 = {
     "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
     "documents/claude-build.md": "2931dc4e6dd0ea0698341eb863a26e6c12ac47ab703d2f420b5d90c491e86f0d",
     "documents/gate.md": "dabac902a793740da955ae944dd1e06637f7174702f47fd5626e4e7407ab724a",
+    "documents/sessions.md": "fe1adbb3bb1b628e59d0333a3e18fcd9097a3757d13f0eccc1c2179a9917cf17",
     "hooks/build-state.py": "e9ec8ed1eff6d6ad121405c683684e432e441882b77e77db3164dcc90095f81a",
     "hooks/build-stop-hook.py": "f54fe238d9445a06c38305cb5719e91ba8bd5bc0e908585acd66f29599dc7514",
     "hooks/build-worktree.py": "6e46ed40a41eea3bcb60a9b3d1bcdce9c344db308f1151251f771429e6f268ea",
@@ -5085,7 +5101,7 @@ SHA256 = {
     "hooks/session-event-hook.py": "75bcc93cec9658925c2aae04a8e8aa7fb4571a6f5c1be4c3f86d73d7c9d2337e",
     "hooks/stop-gate-router.py": "dc80d89972bd5c1ab373dc034d64708408962613577aef98c0405ab6f155de96",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "b01dd09499ce2aa7cd75674624a88cf71ead1e23bafba51681e7af8370752b0b",
+    "manifest.json": "62da9d271246615d3d6ac4aa61cd8043dc1d89e245e0ae8aa94a3f56390cbc41",
 }
 
 GUIDES = {

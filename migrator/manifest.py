@@ -30,5 +30,10 @@ INSTALLED = (
 SKILL = Installed("skills/build/SKILL.md", ".claude/skills/build/SKILL.md", 0o644)
 
 # A section of a document: shipped as a template, too, and recognised by its hash.
-SECTIONS = ("documents/agents-build.md", "documents/claude-build.md", "documents/gate.md")
+SECTIONS = (
+    "documents/agents-build.md",
+    "documents/claude-build.md",
+    "documents/gate.md",
+    "documents/sessions.md",
+)
 MANIFEST = "manifest.json"

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from migrator.registration import Client
 
 PINS: Final = ".instar/identity-pins.json"
-GATE_ON: Final = ".instar/server-data/gate-on"
+# What shows that a part is in use which not everybody uses.
+SHOWN_BY: Final = {"gate": ".instar/server-data/gate-on", "sessions": ".instar/state/session-reaper-mode.json"}
 _IMPORT: Final = re.compile(r"^@(\./)?AGENTS\.md\s*$", re.MULTILINE)
 
 
@@ -60,8 +61,10 @@ READERS: Final[dict[str, Client]] = {AGENTS: "codex", CLAUDE: "claude"}
 SECTIONS: Final = (
     Section("build", AGENTS, "documents/agents-build.md"),
     Section("gate", AGENTS, "documents/gate.md"),
+    Section("sessions", AGENTS, "documents/sessions.md"),
     Section("build", CLAUDE, "documents/claude-build.md"),
     Section("gate", CLAUDE, "documents/gate.md"),
+    Section("sessions", CLAUDE, "documents/sessions.md"),
 )
 TEMPLATES: Final = {section.template for section in SECTIONS}
 
@@ -150,9 +153,9 @@ def _wanted(project: Project, path: str) -> list[Section]:
     if READERS[path] not in project.clients or not os.path.lexists(project.root / path) or _brings_in(project, path):
         return []
     text = _text_of(project, path)
-    is_gate_used = (project.root / GATE_ON).exists()
+    unused = {name for name, shown_by in SHOWN_BY.items() if not (project.root / shown_by).exists()}
     listed = [section for section in SECTIONS if section.path == path]
-    return [section for section in listed if section.id != "gate" or is_gate_used or section.begin in text]
+    return [section for section in listed if section.id not in unused or section.begin in text]
 
 
 def _is_pinned(section: Section, pins: dict[str, Any]) -> bool:

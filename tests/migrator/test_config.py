@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.config import DEFAULTS, problems
+from instar.config import DEFAULTS, load, over, problems
+from instar.errors import InstarError
 from migrator.config_defaults import apply_defaults, get_init_defaults, get_migration_defaults
 from tests.migrator.scratch import CONFIG, Scratch
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Row = tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str], list[str]]
 ROWS: dict[str, Row] = {
@@ -117,12 +121,13 @@ def test_no_configuration_is_made_where_there_is_none(installed: Scratch) -> Non
 
 
 def test_a_configuration_gains_what_it_lacks_and_keeps_every_byte_and_its_mode(scratch: Scratch) -> None:
-    never = '"_instar_noMigrate": ["unjustifiedStopGate"]'
+    never = '"_instar_noMigrate": ["unjustifiedStopGate", "monitoring"]'
     text = f'{{\n\t"authToken" : "s3cret", {never},\n\t"sessions": {{ "maxSessions": 3 }}\n}}'
     scratch.write(CONFIG, text, 0o600)
     said = scratch.migrate()
 
-    assert scratch.read(CONFIG).decode() == text.replace('"maxSessions": 3 ', '"maxSessions": 3, "keepEndedDays": 30 ')
+    added = ", ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in DEFAULTS["sessions"].items())
+    assert scratch.read(CONFIG).decode() == text.replace('"maxSessions": 3 ', f'"maxSessions": 3, {added} ')
     assert scratch.place(CONFIG).stat().st_mode & 0o777 == 0o600
     assert "s3cret" not in said + scratch.migrate("--json")
     assert "nothing to do" in scratch.migrate()
@@ -162,7 +167,18 @@ def test_a_value_that_breaks_a_rule_is_named_with_its_key_and_the_rule(
     scratch.write(CONFIG, text)
     (warning,) = scratch.report()["warnings"]
     assert warning.startswith(f"{CONFIG}: {problem}")
-    assert json.loads(text).items() <= scratch.json(CONFIG).items()
+    after = scratch.json(CONFIG)
+    assert over(after, json.loads(text)) == after
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_in_json_is_refused(tmp_path: Path, word: str) -> None:
+    place = tmp_path / CONFIG
+    place.parent.mkdir()
+    place.write_text(f'{{"sessions": {{"maxAgeMinutes": {word}}}}}')
+
+    with pytest.raises(InstarError, match=f"{word} is no number"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[]", "{torn", '{"sessions": {}, "sessions": {}}'])

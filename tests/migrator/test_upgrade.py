@@ -245,15 +245,21 @@ def test_section_that_was_taken_out_stays_out_until_its_pin_is_removed(scratch: 
 
 
 @pytest.mark.parametrize("path", [AGENTS, CLAUDE])
-def test_where_the_stop_gate_is_on_documents_say_so_beside_the_build(scratch: Scratch, path: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "shown_by"),
+    [("gate", ".instar/server-data/gate-on"), ("sessions", ".instar/state/session-reaper-mode.json")],
+)
+def test_where_a_part_is_in_use_documents_say_so_beside_the_build(
+    scratch: Scratch, path: str, part: str, shown_by: str
+) -> None:
     scratch.write(path, "# Rules\n")
     scratch.migrate()
-    assert b"instar:begin gate" not in scratch.read(path)
-    scratch.write(".instar/server-data/gate-on", "shadow")
+    assert f"instar:begin {part}" not in scratch.read(path).decode()
+    scratch.write(shown_by, "{}")
     scratch.migrate()
     both = scratch.read(path)
-    assert both.index(b"instar:begin build") < both.index(b"instar:begin gate")
-    scratch.place(".instar/server-data/gate-on").unlink()
+    assert both.index(b"instar:begin build") < both.index(f"instar:begin {part}".encode())
+    scratch.place(shown_by).unlink()
     assert "nothing to do" in scratch.migrate()
     assert scratch.read(path) == both
     scratch.migrate("--uninstall")
