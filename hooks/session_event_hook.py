@@ -7,11 +7,13 @@ stdout  nothing: no word of ours reaches the model
 exit    0, always
 env     TMUX, TMUX_PANE; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
 
-The record is `.instar/state/sessions/<session id>.json`: `status` running, completed or failed; `client`, `cwd`,
+The record is `.instar/state/sessions/<session id>.json`: `status` running, completed or failed (or, of those who end
+sessions, reaping and killed, with `reaping` and `parked`, which the next event of its life drops); `client`, `cwd`,
 `transcriptPath`, `source`, `model`; `agent` (pid, start, boot of the client's process) and `tmux` (session, server,
-serverStart, socket, pane), each only where it proves something; `lastPrompt`, `lastEvent`; `startedAt`, `endedAt`,
-`endedReason`; `forkedFrom`. A process has one running record, and a pane at most one. A prompt also ends the question
-of a build that its owner asked, and tells Claude's tool shells the session as `INSTAR_SESSION_ID`.
+serverStart, socket, pane), each only where it proves something; `firstPromptAt` of that process; `lastPrompt`,
+`lastEvent`; `startedAt`, `endedAt`, `endedReason`; `forkedFrom`. A process has one running record, and a pane at most
+one. A prompt also ends the question of a build that its owner asked, and tells Claude's tool shells the session as
+`INSTAR_SESSION_ID`.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
 EXPORT = "export INSTAR_SESSION_ID="
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
+ALIVE = ("running", "reaping")
+OF_AN_END = ("endedAt", "endedReason", "parked", "reaping")
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
 
 
@@ -114,7 +118,7 @@ def pane_of(me: Self) -> Record | None:
 def runs_elsewhere(record: Record, me: Self) -> bool:
     """Say whether the recorded process is another than mine, and alive."""
     agent = record.get("agent")
-    if record.get("status") != "running" or not isinstance(agent, dict):
+    if record.get("status") not in ALIVE or not isinstance(agent, dict):
         return False
     return agent != me.agent() and me.lives(agent)
 
@@ -125,6 +129,10 @@ def followed(record: Record, event: dict[str, Any], who: Record, now: str) -> Re
     copied = {key: event[said] for said, key in COPIED.items() if text_of(event, said)}
     after = {"id": text_of(event, "session_id"), "status": "running", "startedAt": now, **record, **who, **copied}
     after["lastEvent"] = {"name": name, "at": now}
+    if after.get("agent") != record.get("agent"):
+        after.pop("firstPromptAt", None)
+    if name == "SessionEnd" and record.get("parked"):  # the client was ended; why is known
+        return after
     if name == "SessionEnd":
         return {**after, "status": "completed", "endedAt": now, "endedReason": text_of(event, "reason") or "other"}
     if name == "SessionStart":
@@ -132,8 +140,9 @@ def followed(record: Record, event: dict[str, Any], who: Record, now: str) -> Re
     if name == "UserPromptSubmit" and not is_notice(event):
         text = text_of(event, "prompt")[:PROMPT_CHARACTERS_KEPT]
         after["lastPrompt"] = {"id": prompt_id(event), "at": now, "text": text}
+        after.setdefault("firstPromptAt", now)
     after["status"] = "running"
-    return {key: value for key, value in after.items() if key not in ("endedAt", "endedReason") and value is not None}
+    return {key: value for key, value in after.items() if key not in OF_AN_END and value is not None}
 
 
 def settle(records: Records, session: str, record: Record, me: Self) -> Record:
@@ -144,14 +153,18 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
     for other, old in list(records.others(session)):
         agent = old.get("agent")
         is_mine = bool(agent) and agent == record.get("agent")
+        if is_mine and "" < text_of(old, "firstPromptAt") < (text_of(learned, "firstPromptAt") or now):
+            learned["firstPromptAt"] = old["firstPromptAt"]
         if is_mine and is_fork(record, old):
-            learned = {"source": "fork", "forkedFrom": other}
-        if old.get("status") != "running":
-            if "" < text_of(old, "endedAt") < oldest:
+            learned.update(source="fork", forkedFrom=other)
+        if old.get("status") not in ALIVE:
+            if "" < text_of(old, "endedAt") < oldest and not old.get("parked"):
                 records.remove(other)
         elif is_mine:
             records.save(other, ended(old, "completed", "forked" if is_fork(record, old) else "replaced", now))
         elif isinstance(agent, dict) and can_see and not me.lives(agent):
+            if old["status"] == "reaping":  # whoever ends it has not done with it
+                continue
             records.save(other, ended(old, "failed", "process gone", now))
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
@@ -163,7 +176,7 @@ def is_fork(record: Record, old: Record) -> bool:
 
     Claude tells of a fork by resuming the session that is forked, and going on under another id.
     """
-    if old.get("status") != "running":
+    if old.get("status") not in ALIVE:
         return old.get("endedReason") == "forked" and "source" not in record
     return record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
 

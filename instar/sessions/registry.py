@@ -1,23 +1,43 @@
-"""The records of the sessions of a project, as the event hook writes them.
+"""The records of the sessions of a project, as the event hook writes them, and the one way to change them here.
 
 One JSON file a session in `.instar/state/sessions`; what a record holds is said in `hooks/session_event_hook.py`.
+Parking adds `reaping` while it lasts (`pid`, `start`, `boot` and the like of who does it), and `parked` (`at`, `by`,
+`reason`, `resume`, `freed` in bytes).
 """
 
 from __future__ import annotations
 
+import glob
 import json
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from filelock import FileLock, Timeout
 
 from instar.errors import InstarError
+from instar.files import private_folder, replace_file
 from instar.sessions.processes import liveness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FOLDER = ".instar/state/sessions"
+    Edit = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
-State = Literal["running", "unproven", "gone", "completed", "failed", "unreadable"]
+FOLDER = ".instar/state/sessions"
+LOCK: Final = ".lock"  # the hooks take the same
+LOCK_S: Final = 1.0
+
+State = Literal["running", "reaping", "unproven", "gone", "completed", "killed", "failed", "unreadable", "unrecorded"]
+
+_SAID: Final[dict[object, State]] = {
+    "reaping": "reaping",
+    "completed": "completed",
+    "killed": "killed",
+    "failed": "failed",
+}
+_FOUND: Final[dict[str, State]] = {"alive": "running", "dead": "gone", "unknown": "unproven"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,8 @@ class Session:
     """A session by its record.
 
     `state` is what the record says, checked against the process table where it says that the session runs: "running"
-    is proven, "gone" is disproven, "unproven" is neither, as for a Codex below its shared daemon.
+    is proven, "gone" is disproven, "unproven" is neither, as for a Codex below its shared daemon. "reaping" is being
+    parked, or was when its parking broke off. "unrecorded" has no record: a client that was seen, and no more.
     """
 
     project: Path
@@ -36,7 +57,7 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether the session has ended, one way or another."""
-        return self.state in ("completed", "failed", "gone")
+        return self.state in ("completed", "killed", "failed", "gone")
 
     def text(self, key: str, inner: str | None = None) -> str:
         """Return a text of the record, or of an object in it; "" where there is none."""
@@ -80,18 +101,87 @@ def find(project: Path, name: str) -> Session:
     raise InstarError(f"no session of {project} is recorded as {name!r}; instar-sessions list --ended shows them all")
 
 
-def _read(project: Path, place: Path) -> Session:
+def change(
+    project: Path,
+    session_id: str,
+    edit: Edit,
+    seconds: float = LOCK_S,
+    *,
+    then: Callable[[], None] = lambda: None,
+) -> dict[str, Any] | None:
+    """Change a record: `edit` returns what it is to be, or None to leave it as it is. Return the new one, or None.
+
+    The read, the change and the write are one, under the lock of the hooks. `edit` runs under it, and so does `then`
+    once the change is written. Raise InstarError where the record is missing, or cannot be read, locked or written; it
+    is then as it was.
+    """
+    place = project / FOLDER / f"{session_id}.json"
+    with locked(project, seconds):
+        record = _load(place)
+        if record is None:
+            raise InstarError(f"{place} is missing, or holds no record")
+        after = edit(dict(record))
+        if after is None:
+            return None
+        version = record.get("version")
+        after = {**after, "version": version + 1 if type(version) is int else 1}
+        try:
+            _sweep(place)
+            replace_file(place, json.dumps(after, indent=2).encode("ascii"))
+        except OSError as error:
+            raise InstarError(f"{place} cannot be written: {error.strerror}") from error
+        then()
+    return after
+
+
+@contextmanager
+def locked(project: Path, seconds: float = LOCK_S) -> Iterator[None]:
+    """Keep the hooks from changing any record of a project for a moment. Raise InstarError."""
+    folder = project / FOLDER
+    lock = FileLock(folder / LOCK, timeout=seconds)
     try:
-        record = json.loads(place.read_bytes()) if place.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
+        private_folder(folder)
+        lock.acquire()
+    except Timeout as error:
+        raise InstarError(f"{folder} was locked by another process for {seconds:g} s") from error
+    except OSError as error:
+        raise InstarError(f"{folder} cannot be locked: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        let_go(lock)
+
+
+def let_go(lock: FileLock) -> None:
+    """Release a lock. Where that fails even twice, the end of the process does it: what was done under it is done."""
+    for _ in range(2):
+        with suppress(OSError):
+            lock.release()
+            break
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed writers of a record left. Under the lock nobody else's is in use."""
+    for left in place.parent.glob(f".{glob.escape(place.name)}.*"):
+        left.unlink()
+
+
+def _read(project: Path, place: Path) -> Session:
+    record = _load(place)
+    if record is None:
         return Session(project, place.stem, "unreadable", {})
     return Session(project, place.stem, _state(record), record)
 
 
+def _load(place: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(place.read_bytes()) if place.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _state(record: dict[str, Any]) -> State:
     status = record.get("status")
-    if status in ("completed", "failed"):
-        return "failed" if status == "failed" else "completed"
-    return {"alive": "running", "dead": "gone", "unknown": "unproven"}[liveness(record.get("agent"))]  # type: ignore[return-value]  # a table of states
+    said = _SAID.get(status) if isinstance(status, str) else None
+    return said or _FOUND[liveness(record.get("agent"))]

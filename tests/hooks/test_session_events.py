@@ -253,12 +253,12 @@ def test_keys_of_others_survive_and_nothing_else_in_the_folder_is_touched(
     client = start_client("claude")
     client.tell(START, "s", source="startup")
     folder = project.root / ".instar/state/sessions"
-    (folder / "s.json").write_text(json.dumps({**project.record("s"), "parked": {"by": "me"}}))
+    (folder / "s.json").write_text(json.dumps({**project.record("s"), "mine": {"by": "me"}}))
     (folder / "s.leases").mkdir()
     (folder / "notes.txt").write_text("mine")
     client.tell(PROMPT, "s", prompt="x")
 
-    assert project.record("s")["parked"] == {"by": "me"}
+    assert project.record("s")["mine"] == {"by": "me"}
     assert (folder / "s.leases").is_dir()
     assert (folder / "notes.txt").read_text() == "mine"
 
@@ -409,3 +409,92 @@ def test_events_of_many_sessions_at_once_lose_nothing(project: Project, start_cl
     assert {project.record(session)["agent"]["pid"] for session in clients} == {
         client.process.pid for client in clients.values()
     }
+
+
+def rewrite(project: Project, session: str, **fields: Any) -> None:
+    """Write a record as a program that ends sessions would."""
+    place = project.root / f".instar/state/sessions/{session}.json"
+    place.write_text(json.dumps({**project.record(session), **fields}))
+
+
+def test_the_first_prompt_of_a_process_is_known_over_clear_and_resume_in_place(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    client = start_client("claude")
+    client.tell(START, "old", source="startup")
+    client.tell(PROMPT, "old", prompt="<task-notification>\n")
+    assert "firstPromptAt" not in project.record("old")
+    client.tell(PROMPT, "old", prompt="one")
+    first = project.record("old")["firstPromptAt"]
+    client.tell(PROMPT, "old", prompt="two")
+    client.tell(END, "old", reason="clear")
+    client.tell(START, "new", source="clear")
+    client.tell(PROMPT, "new", prompt="three")
+    client.tell(START, "newest", source="resume")
+
+    assert first <= project.record("old")["lastEvent"]["at"]
+    assert {project.record(session)["firstPromptAt"] for session in ("old", "new", "newest")} == {first}
+
+
+def test_another_process_of_a_session_has_its_own_first_prompt(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    first, second = start_client("claude"), start_client("claude")
+    first.tell(START, "s", source="startup")
+    first.tell(PROMPT, "s", prompt="one")
+    before = project.record("s")["firstPromptAt"]
+    first.end()
+    second.tell(START, "s", source="resume")
+    assert "firstPromptAt" not in project.record("s")
+    second.tell(PROMPT, "s", prompt="two")
+
+    assert project.record("s")["firstPromptAt"] > before
+
+
+@pytest.mark.parametrize("name", [START, PROMPT])
+def test_what_is_being_parked_and_is_used_runs_again(
+    project: Project, start_client: Callable[..., Client], name: str
+) -> None:
+    client = start_client("claude")
+    client.tell(START, "s", source="startup")
+    rewrite(project, "s", status="reaping", reaping={"pid": 1}, parked={"by": "x"})
+    client.tell(name, "s", prompt="go on", source="resume")
+
+    assert project.record("s")["status"] == "running"
+    assert not project.record("s").keys() & {"reaping", "parked"}
+
+
+def test_what_is_being_parked_keeps_its_record_from_a_second_process(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    first, second = start_client("claude"), start_client("claude")
+    first.tell(START, "s", source="startup")
+    rewrite(project, "s", status="reaping")
+    before = project.record("s")
+    second.tell(START, "s", source="resume")
+    assert project.record("s") == before
+    first.end()
+    second.tell(START, "other", source="startup")
+    assert project.record("s") == before
+
+
+def test_the_end_that_a_parking_brought_about_does_not_change_its_word(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    client = start_client("claude")
+    client.tell(START, "s", source="startup")
+    rewrite(project, "s", status="killed", endedReason="manual-kill", endedAt="x", parked={"by": "operator"})
+    client.tell(END, "s", reason="other")
+
+    record = project.record("s")
+    assert (record["status"], record["endedReason"], record["parked"]) == ("killed", "manual-kill", {"by": "operator"})
+
+
+def test_what_is_parked_is_not_forgotten(project: Project, start_client: Callable[..., Client]) -> None:
+    folder = project.root / ".instar/state/sessions"
+    folder.mkdir(parents=True)
+    record = {"status": "completed", "endedAt": "2020-01-01", "parked": {"by": "reaper"}}
+    (folder / "old.json").write_text(json.dumps(record))
+    start_client("claude").tell(START, "s", source="startup")
+
+    assert project.record("old") == record

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.cli.listing import age, printable
+from instar.errors import InstarError
 from instar.projects import enlist, known, strike
 from instar.sessions.processes import liveness
+from instar.sessions.registry import change, locked, sessions
 from support import BIN, DEADLINE_S
 
 if TYPE_CHECKING:
@@ -183,3 +185,62 @@ def test_an_age_is_told_in_its_largest_unit(moment: str, told: str) -> None:
 
 def test_a_text_is_one_printable_line() -> None:
     assert printable(" a\x00\nb\u202ec ") == "a  b c"
+
+
+def test_a_change_counts_and_keeps_what_it_does_not_know(project: Project) -> None:
+    write(project, "s", {"status": "running", "version": 4, "mine": {"kept": 1}})
+
+    after = change(project.root, "s", lambda record: {**record, "status": "reaping"})
+    assert after == project.record("s") == {"status": "reaping", "version": 5, "mine": {"kept": 1}}
+    assert [each.state for each in sessions(project.root)] == ["reaping"]
+    assert change(project.root, "s", lambda _record: None) is None
+    assert project.record("s") == after
+    assert (project.root / ".instar/state/sessions/s.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_session_that_was_killed_is_over(project: Project) -> None:
+    write(project, "s", {"status": "killed", "parked": {"by": "operator"}})
+
+    (found,) = sessions(project.root)
+    assert (found.state, found.is_over, found.as_json()["parked"]) == ("killed", True, {"by": "operator"})
+
+
+def test_a_record_that_cannot_be_changed_stays_as_it_is(project: Project) -> None:
+    write(project, "torn", "{")
+
+    for session in ("torn", "nobody"):
+        with pytest.raises(InstarError, match="missing, or holds no record"):
+            change(project.root, session, lambda record: record)
+    write(project, "s", {"status": "running"})
+    with locked(project.root), pytest.raises(InstarError, match="locked by another"):
+        change(project.root, "s", lambda record: record, seconds=0.01)
+    with pytest.raises(ZeroDivisionError):
+        change(project.root, "s", lambda _record: {"a": 1 // 0})
+    assert project.record("s") == {"status": "running"}
+    assert (project.root / ".instar/state/sessions/torn.json").read_text() == "{"
+
+
+def test_a_change_and_the_events_of_a_client_lose_nothing_of_each_other(
+    project: Project, start_client: Callable[..., Client]
+) -> None:
+    client = start_client("claude")
+    client.tell("SessionStart", "s", source="startup")
+    for number in range(5):
+        with locked(project.root):
+            pass
+        change(project.root, "s", lambda record, number=number: {**record, f"mine{number}": number})  # type: ignore[misc]
+        client.tell("UserPromptSubmit", "s", prompt=str(number))
+
+    record = project.record("s")
+    assert (record["version"], record["lastPrompt"]["text"]) == (11, "4")
+    assert [record[f"mine{number}"] for number in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_what_killed_writers_left_of_a_record_is_swept(project: Project) -> None:
+    write(project, "s", {"status": "running"})
+    folder = project.root / ".instar/state/sessions"
+    for name in (".s.json.x7", ".s.json.1.tmp", ".s2.json.x7"):
+        (folder / name).touch()
+    change(project.root, "s", lambda record: {**record, "a": 1})
+
+    assert {path.name for path in folder.iterdir()} == {".lock", "s.json", ".s2.json.x7"}
