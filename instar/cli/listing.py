@@ -23,14 +23,17 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: di
         for row in plain:
             sys.stdout.write("\t".join(row) + "\n")
         return
-    if not plain:
-        return
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in plain:
-        first, *others = row
-        # The words of others are no markup.
-        table.add_row(Text(first, style=(styles or {}).get(first, "")), *(Text(cell) for cell in others))
-    Console().print(table)
+    if plain:
+        Console().print(table(columns, plain, styles or {}))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: dict[str, str]) -> Table:
+    """Return the rows as a table; nothing in them steers a terminal, or is markup."""
+    made = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        first, *others = [printable(cell) for cell in row]
+        made.add_row(Text(first, style=styles.get(first, "")), *(Text(cell) for cell in others))
+    return made
 
 
 def printable(text: str) -> str:

@@ -23,7 +23,7 @@ port_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="instar-server")
 def main() -> None:
-    """Run the local server of a project: what the stop gate asks.
+    """Run the local server of a project: what the stop gate asks, and where the session reaper runs.
 
     One runs for a project, on the loopback alone, and asks everyone for the token in .instar/server-data.
     """

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from typing import TYPE_CHECKING
 
 import click
 
 from instar import __version__
-from instar.cli.listing import age, print_rows, printable
+from instar.cli import reaper, session_changes, session_tokens
+from instar.cli import session_views as views
 from instar.cli.options import json_option, project_option, refusals
+from instar.cli.session_look import Looks, known
+from instar.cli.session_watch import watch
+from instar.errors import InstarError
 from instar.project import open_root
-from instar.projects import known
-from instar.sessions.processes import memory
-from instar.sessions.registry import Session, find, sessions
+from instar.projects import known as known_projects
+from instar.sessions import classifier, leases
 
-STYLES = {"running": "green", "unproven": "yellow", "unreadable": "red", "gone": "red", "failed": "red"}
-COLUMNS = ("state", "session", "client", "pane", "started", "last event", "memory", "prompt")
-SHORT = 8  # of an id, which is a UUID
-PROMPT_CHARACTERS = 60
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instar.cli.session_look import Looked
+
+EVERY_S = 2.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="instar-sessions")
 def main() -> None:
-    """Show the coding-agent sessions that are on record: who they are, where they run, what they did last.
+    """Show the coding-agent sessions of a project: what they do, and what keeps each from being parked.
 
-    A session is on record since its first event after instar-migrate; nothing here ends or changes one.
+    A session is on record since its first event after instar-migrate. Parking ends an idle one so that it can be taken
+    up again: by hand with terminate, by itself with reaper.
     """
 
 
@@ -34,20 +42,31 @@ def main() -> None:
 @project_option
 @click.option("--all", "is_all", is_flag=True, help="Those of every project that instar-migrate set up.")
 @click.option("--ended", is_flag=True, help="Those that have ended, too.")
+@click.option("--watch", "is_watching", is_flag=True, help="Go on looking until q or Ctrl-C.")
+@click.option("--every", type=click.FloatRange(0.2, 3600), metavar="SECONDS",
+              help="How often --watch looks. [default: 2]")  # fmt: skip
 @json_option
-def list_(folder: str | None, *, is_all: bool, ended: bool, as_json: bool) -> None:
-    """List the sessions, those of the newest event first."""
+def list_(  # noqa: PLR0913 - an option each
+    folder: str | None, *, is_all: bool, ended: bool, is_watching: bool, every: float | None, as_json: bool
+) -> None:
+    """List the sessions that run and those that are parked, those of the newest event first."""
     if is_all and folder:
         raise click.UsageError("--all lists every project: use it without --project")
+    if is_watching and as_json:
+        raise click.UsageError("--watch is for people: use it without --json")
+    if every is not None and not is_watching:
+        raise click.UsageError("--every belongs to --watch")
     with refusals():
-        roots = known(os.environ) if is_all else [open_root(folder)]
-        found = [each for root in roots for each in sessions(root)]
-    shown = [session for session in found if ended or not session.is_over]
-    if as_json:
-        click.echo(json.dumps([session.as_json() for session in shown], indent=2))
-        return
-    columns = (*COLUMNS, "project") if is_all else COLUMNS
-    print_rows(columns, [_row(session, is_all=is_all) for session in shown], STYLES)
+        looks = Looks(known_projects(os.environ) if is_all else [open_root(folder)])
+        if is_watching:
+            watch(lambda: _shown(looks.once(), ended=ended), every or EVERY_S, with_project=is_all)
+            return
+        found = looks.settled()
+        shown = _shown(found, ended=ended)
+        if as_json:
+            click.echo(json.dumps([each.as_json() for each in shown], indent=2))
+            return
+        views.print_list(shown, with_project=is_all)
     if not shown:
         over = f"; {len(found)} have ended: --ended shows them" if found else ""
         click.echo(f"no session is on record as running{over}", err=True)
@@ -60,31 +79,42 @@ def list_(folder: str | None, *, is_all: bool, ended: bool, as_json: bool) -> No
 def show(session_id: str, folder: str | None, *, as_json: bool) -> None:
     """Show the whole record of a session; the beginning of its ID does."""
     with refusals():
-        session = find(open_root(folder), session_id)
+        session = known(open_root(folder), session_id)
+        held = leases.active(session.project, session.id, time.time())
     if as_json:
-        click.echo(json.dumps(session.as_json(), indent=2))
-        return
-    for key, value in session.as_json().items():
-        if isinstance(value, dict):
-            inner = ", ".join(f"{name} {each}" for name, each in value.items())
-            click.echo(f"{key:<16} {printable(inner)}")
-        else:
-            click.echo(f"{key:<16} {printable(str(value))}")
+        click.echo(json.dumps({**session.as_json(), "leases": [views.lease_json(each) for each in held]}, indent=2))
+    else:
+        views.print_record(session.as_json(), held)
 
 
-def _row(session: Session, *, is_all: bool) -> list[str]:
-    is_running = session.state == "running"
-    used = memory(session.record["agent"]) if is_running else None
-    tmux = session.record.get("tmux")
-    pane = f"{tmux.get('session')} {tmux.get('pane')}" if isinstance(tmux, dict) else "-"
-    row = [
-        session.state,
-        session.id[:SHORT],
-        session.text("client") or "-",
-        pane,
-        age(session.text("startedAt")),
-        f"{session.text('lastEvent', 'name') or '-'} {age(session.text('lastEvent', 'at'))}",
-        f"{used / 2**20:.0f} MiB" if used is not None else "-",
-        session.text("lastPrompt", "text")[:PROMPT_CHARACTERS],
-    ]
-    return [*row, str(session.project)] if is_all else row
+@main.command()
+@click.argument("session_id", metavar="ID")
+@project_option
+@json_option
+def explain(session_id: str, folder: str | None, *, as_json: bool) -> None:
+    """Show what each gate says of a session, in their order; the first that keeps it decides."""
+    with refusals():
+        root = open_root(folder)
+        session = known(root, session_id)
+        if session.is_over:
+            raise InstarError(f"{session.id} has ended: nothing keeps it; instar-sessions show tells how it ended")
+        sight = Looks([root]).at(session)
+        answers, verdict = classifier.explain(sight), classifier.judge(sight)
+    if as_json:
+        gates = views.answers_json(answers, verdict)
+        values = {"sessionId": session.id, "state": session.state, **verdict.as_json(), "gates": gates}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        views.print_answers(session, answers, verdict)
+
+
+def _shown(found: Sequence[Looked], *, ended: bool) -> list[Looked]:
+    return [each for each in found if ended or each.is_parked or not each.session.is_over]
+
+
+for _command in (*session_changes.COMMANDS, session_tokens.tokens, reaper.reaper):
+    main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The routes: what each asks of the gate, and in which words the answer comes back."""
+"""The routes: what each asks of the gate or the sessions, and in which words the answer comes back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route, Router
 
 from instar import __version__
+from instar.server import sessions as sessions_routes
 from instar.server.lanes import EVALUATIONS, OTHERS, JobError, Lane
 from instar.server.transport import BODY_S, OPEN, Refusal, Transport, check_token
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Scope
+
+    from instar.server.sessions import SessionsApi
 
     Answer = tuple[int, dict[str, Any]]
 
@@ -93,18 +96,23 @@ class GateApi(Protocol):
 
 
 class App:
-    """The routes before a gate. `alive` is called once a second, beside the gate's own tick."""
+    """The routes before a gate, and before the sessions, None where nothing can be told of them.
 
-    def __init__(
+    `alive` is called once a second, beside the gate's own tick.
+    """
+
+    def __init__(  # noqa: PLR0913 - all named
         self,
         gate: GateApi,
         *,
+        sessions: SessionsApi | None = None,
         agent: str,
         token: Callable[[], str],
         alive: Callable[[], None] = lambda: None,
         body_s: float = BODY_S,
     ) -> None:
         self._gate = gate
+        self._sessions = sessions
         self._agent = agent
         self._token = token
         self._alive = alive
@@ -128,18 +136,25 @@ class App:
         )
 
     def open(self) -> None:
-        """Have stops come: the server can be found."""
+        """Have stops come, and the sessions looked after: the server can be found."""
         self._gate.open()
+        if self._sessions:
+            self._sessions.start()
 
     def retire(self) -> None:
         """Have no more stops come."""
         self._gate.retire()
 
-    def close(self) -> None:
-        """Wait for what is being worked on, and have the gate write down what is not yet."""
+    def close(self) -> bool:
+        """Wait for what is being worked on, and have the gate write down what is not yet.
+
+        Return whether nothing goes on: a look at the sessions may take longer than an end does.
+        """
+        has_ended = self._sessions is None or self._sessions.stop()
         for lane in (self._evaluations, self._others, self._ticks):
             lane.close()
         self._gate.close()
+        return has_ended
 
     def _routes(self) -> list[Route]:
         gate = self._gate
@@ -159,6 +174,7 @@ class App:
             self._get("/internal/session/{id}/started-at", self._started_at),
             self._post("/hooks/events", gate.hook_event),
             self._post(HEARTBEAT, lambda _: (200, {"ok": True})),
+            *sessions_routes.routes(self._get, self._sessions),
         ]
 
     def _lane_of(self, path: str) -> Lane | None:
@@ -242,6 +258,10 @@ class App:
         with suppress(asyncio.CancelledError):
             await ticking
 
+    def _state(self) -> dict[str, Any]:
+        """Return how the gate is, and the reaper."""
+        return {**self._gate.health(), "reaper": self._sessions.mode() if self._sessions else "unavailable"}
+
     async def _keep_ticking(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
@@ -251,7 +271,7 @@ class App:
         try:
             self._alive()
             await self._ticks.run(self._gate.tick)
-            self._health = await self._ticks.run(self._gate.health)
+            self._health = await self._ticks.run(self._state)
         except JobError:
             _log.exception("a tick failed")
 

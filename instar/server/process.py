@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from instar.server.app import GateApi
+    from instar.server.sessions import SessionsApi
 
     GateMaker = Callable[[Path, dict[str, Any]], GateApi]
+    SessionsMaker = Callable[[Path], SessionsApi | None]
 
 HOST: Final = "127.0.0.1"
 CONNECTIONS: Final = 512
@@ -39,7 +41,9 @@ SWITCH_S: Final = 0.001
 _log: Final = logging.getLogger("instar.server")
 
 
-def run(root: Path, port: int | None = None, make_gate: GateMaker | None = None) -> None:
+def run(
+    root: Path, port: int | None = None, make_gate: GateMaker | None = None, make_sessions: SessionsMaker | None = None
+) -> None:
     """Serve a project until SIGTERM or SIGINT; then finish what is being answered, and write all down.
 
     Without a port, that of the configuration, else a free one. Raise Taken when another server of the project runs,
@@ -50,7 +54,7 @@ def run(root: Path, port: int | None = None, make_gate: GateMaker | None = None)
     with only_server(root) as lock:
         handler = logs.configure(root)
         try:
-            _serve(root, port, make_gate or _gate, lock)
+            is_quiet = _serve(root, port, (make_gate or _gate, make_sessions or _sessions), lock)
         except InstarError as error:
             _log.error("%s", error)
             raise
@@ -59,6 +63,9 @@ def run(root: Path, port: int | None = None, make_gate: GateMaker | None = None)
             raise InstarError(f"the server cannot go on: {type(error).__name__}: {error}") from error
         finally:
             handler.flush()
+    if not is_quiet:  # Python would wait for its threads, and tmux may keep one for a minute
+        logging.shutdown()
+        os._exit(0)
 
 
 def _gate(root: Path, config: dict[str, Any]) -> GateApi:
@@ -67,13 +74,28 @@ def _gate(root: Path, config: dict[str, Any]) -> GateApi:
     return Gate(root, config)
 
 
-def _serve(root: Path, port: int | None, make_gate: GateMaker, lock: Lock) -> None:
+def _sessions(root: Path) -> SessionsApi | None:
+    """Return what is told of the sessions; whatever keeps that from being, the gate is served all the same."""
+    try:
+        from instar.sessions.serving import Serving  # noqa: PLC0415 - as above
+
+        return Serving(root)
+    except Exception:  # noqa: BLE001 - whatever it is
+        _log.exception("nothing can be told of the sessions")
+        return None
+
+
+def _serve(root: Path, port: int | None, makers: tuple[GateMaker, SessionsMaker], lock: Lock) -> bool:
+    """Serve until the end, and return whether nothing goes on after it."""
     config = _config(root)
     _allow_files()
     with _listening(_port(config) if port is None else port) as listener:
         here = Endpoint(listener.getsockname()[1], os.getpid(), start_of(os.getpid()) or "")
-        gate = make_gate(root, config)
-        app = App(gate, agent=_agent(config), token=lambda: token(root), alive=lambda: _stay_one(root, here, server))
+        gate, sessions = makers[0](root, config), makers[1](root)
+        app = App(
+            gate, sessions=sessions, agent=_agent(config), token=lambda: token(root),
+            alive=lambda: _stay_one(root, here, server),
+        )  # fmt: skip
         server = _Server(app, root, here, lock)
         _stay_quick()
         try:
@@ -82,9 +104,10 @@ def _serve(root: Path, port: int | None, make_gate: GateMaker, lock: Lock) -> No
             raise InstarError("the server cannot begin to serve: its log says why") from error
         finally:
             _log.info("ending")
-            app.close()
+            is_quiet = app.close()
             withdraw(root, here)
     _log.info("ended")
+    return is_quiet
 
 
 def configuration(app: App, protocol: type[Protocol] = Protocol) -> uvicorn.Config:

@@ -63,9 +63,9 @@ def explain(sight: Sight) -> list[tuple[Gate, Answer]]:
     return [(gate, ask(gate, sight)) for gate in GATES]
 
 
-def needs_screen(sight: Sight) -> bool:
-    """Say whether the screen can matter: no gate that is asked before keeps the session already."""
-    return not any(ask(gate, sight) for gate in GATES if gate.group == "will")
+def needs_screen(sight: Sight, lifted: Collection[str] = ()) -> bool:
+    """Say whether the screen can matter: nobody's will, as far as it is not lifted, keeps the session already."""
+    return not any(ask(gate, sight) for gate in GATES if gate.group == "will" and gate.name not in lifted)
 
 
 def ask(gate: Gate, sight: Sight) -> Answer:
@@ -393,4 +393,5 @@ GATES: Final = (
     Gate("park-thrash", "proof", thrashing),
 )
 
+NAMES: Final = frozenset(gate.name for gate in GATES)
 AT_WORK: Final = frozenset(gate.name for gate in GATES if gate.shows == "working")

@@ -24,9 +24,11 @@ def boot_id() -> str:
 
 @dataclass(frozen=True)
 class Clock:
-    """`wall` tells seconds since 1970, and may be set; `monotonic` tells seconds of this boot, the same in every
-    process, and stands still while the machine sleeps; `boot` tells the boot.
-    """  # fmt: skip
+    """The clocks that everything here goes by.
+
+    `wall` tells seconds since 1970, and may be set. `monotonic` tells seconds of this boot, the same in every process,
+    and stands still while the machine sleeps. `boot` tells this boot from every other.
+    """
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

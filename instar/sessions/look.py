@@ -17,7 +17,7 @@ from instar.sessions.tmux import Tmux
 from instar.sessions.transcripts import Unresolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from instar.sessions.calibration import Calibration
     from instar.sessions.evidence import Marks
@@ -48,11 +48,17 @@ class Lookout:
             if shown in {"idle", "live"} and sight.turn.state == {"idle": "closed", "live": "open"}[shown]:
                 self.calibration.note(sight.client, sight.version, shown, sight.host.wall)
 
-    def sights(self, sessions: Sequence[Session], marks: Mapping[str, Marks], policy: Policy) -> list[Sight]:
-        """Return the sessions as they are seen, to be judged or explained."""
+    def sights(
+        self,
+        sessions: Sequence[Session],
+        marks: Mapping[str, Marks],
+        policy: Policy,
+        lifted: Collection[str] = (),
+    ) -> list[Sight]:
+        """Return the sessions as they are seen, to be judged or explained without the `lifted` gates."""
         host = self._host(policy)
         blind = [Sight(each, host, marks.get(each.id, {})) for each in sessions]
-        views = _views([sight for sight in blind if sight.tmux], policy)
+        views = _views([sight for sight in blind if sight.tmux], policy, lifted)
         return [Sight(sight.session, replace(host, views=views), sight.before) for sight in blind]
 
     def table(self) -> Table | None:
@@ -109,12 +115,12 @@ def _is_quiet(sight: Sight, *, is_still: bool) -> bool:
     return is_over and (sight.screen is None or (is_still and sight.screen.reading == "idle"))
 
 
-def _views(sights: Sequence[Sight], policy: Policy) -> dict[str, View]:
+def _views(sights: Sequence[Sight], policy: Policy, lifted: Collection[str]) -> dict[str, View]:
     """Ask each tmux server once: for its panes, and for the text of those whose screen can matter."""
     wanted: dict[str, list[str]] = {}
     for sight in sights:
         panes = wanted.setdefault(sight.session.text("tmux", "socket"), [])
-        if classifier.needs_screen(sight):
+        if classifier.needs_screen(sight, lifted):
             panes.append(sight.session.text("tmux", "pane"))
     sockets = [socket for socket in wanted if socket]
     tmux = Tmux(policy.probe_s)

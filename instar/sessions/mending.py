@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 3  # an intent may hide a marker
 
+PARKS_KEPT: Final = 8
+
 
 class Mending:
     """Ends what a parking began. All but `recover` only under the lock of the identity.
@@ -29,7 +31,7 @@ class Mending:
     """
 
     def __init__(
-        self, root: Path, markers: Markers, tmux: Server, tell: Callable[[dict[str, Any]], None], term_s: float
+        self, root: Path, markers: Markers, tmux: Server, tell: Callable[[dict[str, Any]], object], term_s: float
     ) -> None:
         self.root = root
         self._markers = markers
@@ -190,8 +192,11 @@ def _parked(record: dict[str, Any], park: Park) -> dict[str, Any]:
     """Return the record of a session that was parked; the client's own word on its end comes second."""
     kept = {key: value for key, value in record.items() if key != "reaping"}
     said = {"id": park.id, "at": park.at, "by": park.by, "reason": park.reason}
+    parks = record.get("parks")
+    earlier = [each for each in parks if each != park.at] if isinstance(parks, list) else []
     return {
         **kept,
+        "parks": [*earlier, park.at][-PARKS_KEPT:],
         "status": park.status,
         "endedAt": record.get("endedAt") or park.at,
         "endedReason": park.reason,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from instar.sessions.tmux import Pane
 
     Look = Callable[[str, frozenset[str]], Verdict]
-    Tell = Callable[[dict[str, Any]], None]
+    Tell = Callable[[dict[str, Any]], object]
 
 LOOK_HOLDS_S: Final = 1.0  # for which the last look is believed
 
@@ -284,9 +284,11 @@ class SessionManager:
             return
         if park.options is not None:
             if parting.is_left_dead(self._tmux, park.tmux):
+                parting.give_back(self._tmux, park.tmux, park.options)
                 return
             parting.restore(self._tmux, park.tmux, park.options)
-        parting.write_line(pane.terminal, self._line(park), was_killed=was_killed)
+        is_left_on = was_killed or parting.has_second_screen(self._tmux, park.tmux)
+        parting.write_line(pane.terminal, self._line(park), is_left_on=is_left_on)
 
     def _line(self, park: Park) -> str:
         """Return what a pane says; panes are narrow, so the command that every session has comes first."""

@@ -25,7 +25,8 @@ POLL_S: Final = 0.1
 DEAD_WITHIN_S: Final = 2.0
 _SHELLS: Final = ("sh", "bash", "zsh", "fish", "dash", "ksh", "mksh", "ash", "csh", "tcsh", "nu", "xonsh", "elvish")
 
-# What a client that was killed left switched on: the second screen, the mouse, pastes, key codes; and no cursor.
+# What a client left switched on that was killed, or just died of a TERM, as Codex 0.169 does: the second screen, the
+# mouse, pastes, key codes; and no cursor.
 _RESETS: Final = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l\x1b[<u\x1b[?25h\x1b[0m"
 
 
@@ -115,9 +116,25 @@ def is_left_dead(tmux: Server, stamp: dict[str, Any]) -> bool:
         time.sleep(POLL_S)
 
 
-def write_line(terminal: str, line: str, *, was_killed: bool) -> bool:
-    """Write a line on a terminal; say whether that could be done, which may never wait for anybody."""
-    before = _RESETS if was_killed else ""
+def give_back(tmux: Server, stamp: dict[str, Any], options: dict[str, str]) -> None:
+    """Give a dead pane the options it had, where its line is written: nobody who starts it anew is told that again."""
+    # A pane counts as dead before its line is written; until then it would go without the option that has it stay.
+    if tmux.run(stamp["socket"], "display-message", "-p", "-t", stamp["pane"], "#{pane_dead_time}").text.strip():
+        restore(tmux, stamp, options)
+
+
+def has_second_screen(tmux: Server, stamp: dict[str, Any]) -> bool:
+    """Say whether a pane shows the second screen: what ended there has then left it as it was."""
+    form = "#{alternate_on}"
+    return tmux.run(stamp["socket"], "display-message", "-p", "-t", stamp["pane"], form).text.strip() == "1"
+
+
+def write_line(terminal: str, line: str, *, is_left_on: bool) -> bool:
+    """Write a line on a terminal; say whether that could be done, which may never wait for anybody.
+
+    `is_left_on` says that what was there has not put the terminal back to what a shell expects.
+    """
+    before = _RESETS if is_left_on else ""
     with suppress(OSError):
         fd = os.open(terminal, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:

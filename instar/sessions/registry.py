@@ -2,7 +2,7 @@
 
 One JSON file a session in `.instar/state/sessions`; what a record holds is said in `hooks/session_event_hook.py`.
 Parking adds `reaping` while it lasts (`pid`, `start`, `boot` and the like of who does it), and `parked` (`at`, `by`,
-`reason`, `resume`, `freed` in bytes).
+`reason`, `resume`, `freed` in bytes); `parks` are the times of the latest ones.
 """
 
 from __future__ import annotations

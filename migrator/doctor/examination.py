@@ -16,6 +16,7 @@ from migrator.doctor import (
     our_files,
     registrations,
     report,
+    sessions,
     versions,
 )
 from migrator.doctor.findings import MIGRATE, Examined, Finding
@@ -41,6 +42,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("Codex's background process", codex_settings.check_daemon),
     ("the configuration", configuration.check_config),
     ("the stop gate", configuration.check_gate),
+    ("the sessions", sessions.check),
     ("the build", leftovers.check_build),
     ("files left behind", leftovers.check_files),
     ("the logs", leftovers.check_logs),

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -26,6 +27,10 @@ STATE = ".instar/state/build/build-state.json"
 CONFIG = ".codex/config.toml"
 SETTING = ".instar/config.json"
 DATA = ".instar/server-data"
+MODE = ".instar/state/session-reaper-mode.json"
+REAPER = ".instar/state/session-reaper.json"
+RECORDS = ".instar/state/sessions"
+EVENTS = ".instar/logs/sentinel-events.jsonl"
 AT_HOME = "../home/"  # from the project
 COMMANDS = {"claude": 5, "codex": 6}  # of ours that are registered with a client
 ALL = sum(COMMANDS.values())
@@ -270,6 +275,19 @@ def stale(scratch: Scratch, **keys: object) -> Path:
     return scratch.write(STATE, json.dumps({"phase": "executing", **keys}))
 
 
+def reaper(scratch: Scratch, mode: str, **switch: object) -> None:
+    """Have the session reaper set so by its operator."""
+    scratch.write_json(MODE, {"mode": mode, **switch})
+
+
+def starved(seconds: float) -> str:
+    """Return the row in which the reaper told that it starves, so long ago."""
+    at = datetime.fromtimestamp(time.time() - seconds, timezone.utc).isoformat()
+    return (
+        json.dumps({"ts": at, "event": "reaper-starved", "why": "one gate keeps all", "keptBy": "opaque-pane"}) + "\n"
+    )
+
+
 USERS: dict[str, tuple[Break, str, str]] = {  # what is done to the project, the code, its level
     "foreign hook dangling": (
         lambda it: add_hook(
@@ -366,6 +384,56 @@ USERS: dict[str, tuple[Break, str, str]] = {  # what is done to the project, the
         "gate-without-server",
         "error",
     ),
+    "reaper without a server": (lambda it: reaper(it, "dry-run"), "reaper-without-server", "warning"),
+    "reaper whose last look is old": (
+        lambda it: (reaper(it, "live"), it.write_json(REAPER, {"at": {"wall": time.time() - 90_000}})),
+        "reaper-without-server",
+        "warning",
+    ),
+    "reaper by the configuration without a server": (
+        lambda it: it.write(SETTING, '{"monitoring": {"sessionReaper": {"enabled": true}}}'),
+        "reaper-without-server",
+        "warning",
+    ),
+    "reaper that stopped itself": (
+        lambda it: reaper(it, "off", autoDisabled={"at": "", "cause": "a session\nlived \x1b on"}),
+        "reaper-stopped-itself",
+        "warning",
+    ),
+    "reaper whose switch is no JSON": (lambda it: it.write(MODE, "{"), "reaper-switch-broken", "warning"),
+    "reaper that a fault keeps from parking": (
+        lambda it: (reaper(it, "live"), it.write(SETTING, '{"sessions": {"protected": 7}}')),
+        "reaper-config",
+        "warning",
+    ),
+    "reaper that starves": (
+        lambda it: (reaper(it, "dry-run"), it.write(EVENTS, starved(3600) + '{"torn')),
+        "reaper-starved",
+        "warning",
+    ),
+    "panes without tmux": (
+        lambda it: it.write_json(f"{RECORDS}/s.json", {"status": "running", "tmux": {"pane": "%1"}}),
+        "tmux-missing",
+        "warning",
+    ),
+    "lease of a session that is gone": (
+        lambda it: it.write_json(f"{RECORDS}/s.leases/ci", {"pid": 1}),
+        "stale-leases",
+        "warning",
+    ),
+    "lease that is long over": (
+        lambda it: (
+            it.write_json(f"{RECORDS}/s.json", {"status": "running"}),
+            it.write_json(f"{RECORDS}/s.leases/ci", {"expiresAt": "2026-01-01T00:00:00Z"}),
+        ),
+        "stale-leases",
+        "warning",
+    ),
+    "parking that broke off": (
+        lambda it: aged(it.write(".instar/state/lifecycle/claude-code-s.idle-reaped.pending", "x"), 7200),
+        "parking-broken-off",
+        "warning",
+    ),
     "build whose state is no JSON": (lambda it: it.write(STATE, "{"), "build-state-broken", "error"),
     "file of a killed migration": (
         lambda it: aged(it.write(".claude/.instar-123-settings.json", "{"), 7200),
@@ -411,6 +479,31 @@ def test_what_is_the_persons_is_named_and_left(installed: Scratch, name: str) ->
     after = snapshot(installed.project.parent)
     edited = {path for path, found in after.items() if path in before and before[path].content != found.content}
     assert edited <= {"project/.instar/logs/build-stop-hook.log"}
+
+
+def test_sessions_that_are_looked_after_are_no_defect(installed: Scratch) -> None:
+    assert "off" in doctor(installed).one("sessions")["text"]
+    reaper(installed, "live")
+    installed.write_json(REAPER, {"at": {"wall": time.time() - 3600}})
+    installed.write(EVENTS, starved(90_000))
+    installed.write_json(f"{RECORDS}/s.json", {"status": "completed", "tmux": {"pane": "%1"}})
+    installed.write_json(f"{RECORDS}/s.leases/ci", {"expiresAt": "2999-01-01T00:00:00Z"})
+    installed.write(".instar/state/lifecycle/claude-code-s.idle-reaped.pending", "x")
+    seen = doctor(installed)
+    assert seen.defects == set()
+    assert "on (live)" in seen.one("sessions")["text"]
+
+
+def test_reaper_whose_server_lives_is_no_defect(installed: Scratch) -> None:
+    reaper(installed, "dry-run")
+    installed.write_json(f"{DATA}/endpoint.json", {"pid": os.getpid()})
+    assert doctor(installed).defects == set()
+
+
+def test_gate_that_starves_the_reaper_is_named(installed: Scratch) -> None:
+    reaper(installed, "dry-run")
+    installed.write(EVENTS, starved(60))
+    assert "opaque-pane" in doctor(installed).one("reaper-starved")["text"]
 
 
 def test_broken_settings_are_named_with_the_place(installed: Scratch) -> None:

@@ -59,7 +59,7 @@ def put_build(world: World, **state: Any) -> None:
 
 def queue(world: World) -> None:
     assert world.frame is not None
-    world.frame = world.frame.replace("❯\xa0\n", "❯\xa0Press up to edit queued messages\n")
+    world.frame = world.frame.replace("\u276f\xa0\n", "\u276f\xa0Press up to edit queued messages\n")
 
 
 def test_an_idle_session_is_all_clear(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A lease leaves a session alone: as long as it says, or as long as its owner lives, and for a day if it says nothing."""
+"""A lease leaves a session alone as long as it says, or as its owner lives, and for a day if it says nothing."""
 
 from __future__ import annotations
 

@@ -126,6 +126,7 @@ def test_a_parked_session_is_ended_once_and_can_be_taken_up(parking: Parking, cl
         "argv": ["claude", "--resume", "s"], "cwd": str(parking.project.root), "text": result["resume"],
     }  # fmt: skip
     assert (record["parked"]["by"], record["parked"]["reason"]) == ("reaper", "reaped-idle")
+    assert record["parks"] == [record["parked"]["at"]]
     assert parking.files() == {"claude-code-s.idle-reaped"}
     first, second = (
         (parking.project.root / ".instar/state/lifecycle/claude-code-s.idle-reaped").read_text().splitlines()

@@ -152,7 +152,8 @@ class World:
         frames = {"%1": self.frame} if self.frame is not None and is_answer else {}
         view = replace(self.view, panes=panes if is_answer else {}, frames=frames)
         monotonic = now if self.monotonic is None else self.monotonic
-        table = Table(monotonic, self.processes.values(), reader=self.environments) if self.is_table_readable else None
+        whole = Table(monotonic, self.processes.values(), reader=self.environments)
+        table = whole if self.is_table_readable else None
         host = Host(
             policy=self.policy(), wall=now, monotonic=monotonic, boot=self.boot(), table=table, views={view.socket: view},
             own=self.own, is_calibrated=lambda client, _version: self.is_calibrated and bool(client),
