@@ -21,6 +21,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/evidence.py
 	$(BIN)/python benchmarks/server.py
+	$(BIN)/python benchmarks/sessions.py
 
 clean:
 	rm -rf .venv .clients dist

@@ -1,4 +1,4 @@
-"""Shows the main jobs on a scratch project: the session that owns a build is held, and a stop in mid-plan is noticed.
+"""Shows the main jobs on a scratch project: a build is held, a stop in mid-plan noticed, and an idle session parked.
 
 Runs what a user runs: `instar-migrate`, `build-state`, `instar-sessions`, `instar-server`, `instar-gate`, and the
 commands that are registered with Claude Code, with the events that a client would send. `make demo` sets all up for it.
@@ -10,14 +10,18 @@ import json
 import os
 import pty
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from instar.sessions.stage import Stage
+
 BIN = Path(sys.executable).parent
 BUDGET = 3
+IDLE = "3f0c1d8e-6f1b-4b57-9a43-5d2f6c0a7b11"
 EXCUSE = "I'll stop here to preserve context; the rest can be done in a fresh session."
 
 
@@ -49,12 +53,13 @@ def demonstrate(project: Path) -> int:
     show(["build-state", "query", "--limit", "4"], project)
 
     noticed = demonstrate_gate(project)
+    is_parked = demonstrate_reaper(project)
 
     say("And out again")
     show(["instar-migrate", "--uninstall"], project)
 
-    went_well = all(let_go) and held == [True] * BUDGET + [False] and noticed
-    outcome = f"let go {let_go}, held {held}, noticed {noticed}"
+    went_well = all(let_go) and held == [True] * BUDGET + [False] and noticed and is_parked
+    outcome = f"let go {let_go}, held {held}, noticed {noticed}, parked {is_parked}"
     say("It went as it should" if went_well else f"IT DID NOT GO AS IT SHOULD: {outcome}")
     return 0 if went_well else 1
 
@@ -87,6 +92,23 @@ def demonstrate_gate(project: Path) -> bool:
     return "continue" in seen
 
 
+def demonstrate_reaper(project: Path) -> bool:
+    """Show that an idle session is parked, and by which command it comes back; return whether the reaper would do so."""
+    say("An idle session, with a person to park it: the shell stays, and so does the way back")
+    if shutil.which("tmux") is None:
+        print("  without tmux no session's screen is seen, and none is ever parked")
+        return True
+    with Stage() as stage:
+        stage.start(IDLE)
+        for arguments in ("list", "terminate {} --reason room", "list"):
+            show(["instar-sessions", *arguments.format(IDLE[:8]).split()], stage.project)
+
+    say("Whether the reaper would park it by itself, by a clock and a pressure that are made up")
+    said = run([str(BIN / "instar-sessions"), "reaper", "selftest"], project)
+    print(f"  $ instar-sessions reaper selftest\n    {said.strip()}")
+    return said.startswith("works:")
+
+
 def stop(project: Path, session: str) -> dict[str, str]:
     """Have a session stop, and show what the hook of builds answers."""
     answer: dict[str, str] = json.loads(fire(project, "Stop", "build-stop-hook", session, stop_hook_active=False))
@@ -106,12 +128,11 @@ def fire(project: Path, event: str, role: str, session: str, **more: object) -> 
     return run(["/bin/sh", "-c", command], project, json.dumps(whole))
 
 
-def show(command: list[str], project: Path) -> None:
+def show(command: list[str], project: Path, **env: str) -> None:
     """Run a command and show it with what it says."""
     print("  $ " + " ".join(shlex.quote(word) for word in command))
-    for line in run(
-        [str(BIN / command[0]), *command[1:]], project, on_terminal=command[0] == "build-state"
-    ).splitlines():
+    said = run([str(BIN / command[0]), *command[1:]], project, on_terminal=command[0] == "build-state", **env)
+    for line in said.splitlines():
         print(f"    {line}")
 
 

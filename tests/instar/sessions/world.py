@@ -155,8 +155,9 @@ class World:
         whole = Table(monotonic, self.processes.values(), reader=self.environments)
         table = whole if self.is_table_readable else None
         host = Host(
-            policy=self.policy(), wall=now, monotonic=monotonic, boot=self.boot(), table=table, views={view.socket: view},
-            own=self.own, is_calibrated=lambda client, _version: self.is_calibrated and bool(client),
+            policy=self.policy(), wall=now, monotonic=monotonic, boot=self.boot(), table=table,
+            views={view.socket: view}, own=self.own,
+            is_calibrated=lambda client, _version: self.is_calibrated and bool(client),
             tokens_since=lambda _session, _since: self.tokens,
         )  # fmt: skip
         session = Session(self.root, ONE, self.state, self.record)  # type: ignore[arg-type]  # as a test says
