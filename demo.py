@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from instar.sessions.stage import Stage
+from instar.sessions.reaper.stage import Stage
 
 BIN = Path(sys.executable).parent
 BUDGET = 3
@@ -93,7 +93,7 @@ def demonstrate_gate(project: Path) -> bool:
 
 
 def demonstrate_reaper(project: Path) -> bool:
-    """Show that an idle session is parked, and by which command it comes back; return whether the reaper would do so."""
+    """Show an idle session parked, and the command that it comes back by; return whether the reaper would do so."""
     say("An idle session, with a person to park it: the shell stays, and so does the way back")
     if shutil.which("tmux") is None:
         print("  without tmux no session's screen is seen, and none is ever parked")

@@ -17,9 +17,9 @@ import psutil
 from instar.config import PATH
 from instar.files import replace_file
 from instar.sessions.assembly import Assembly
-from instar.sessions.pressure import Readings
-from instar.sessions.selftest import MadeUpClock
-from instar.sessions.stage import Stage
+from instar.sessions.reaper.pressure import Readings
+from instar.sessions.reaper.selftest import MadeUpClock
+from instar.sessions.reaper.stage import Stage
 
 STARTED: list[str] = []
 

@@ -17,13 +17,13 @@ from instar.errors import InstarError
 from instar.project import open_root
 from instar.server.endpoint import endpoint
 from instar.sessions.assembly import Assembly
-from instar.sessions.audit import LIMITS, Audit
-from instar.sessions.report import may_go_live
-from instar.sessions.selftest import selftest as run_selftest
+from instar.sessions.reaper.audit import LIMITS, Audit
+from instar.sessions.reaper.report import may_go_live
+from instar.sessions.reaper.selftest import selftest as run_selftest
 
 if TYPE_CHECKING:
     from instar.sessions.policy import Mode
-    from instar.sessions.switch import Switched
+    from instar.sessions.reaper.switch import Switched
 
 _LEAST, _USUAL, _MOST = LIMITS
 REFUSED: Final = {

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.cli.session_look import Looks, is_unrecorded
-from instar.sessions.audit import name_of
 from instar.sessions.look import memory
+from instar.sessions.reaper.audit import name_of
 
 if TYPE_CHECKING:
     from types import TracebackType

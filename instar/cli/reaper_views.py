@@ -13,7 +13,7 @@ from instar.sessions.clock import epoch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from instar.sessions.selftest import Result
+    from instar.sessions.reaper.selftest import Result
 
     Row = Mapping[str, Any]
 

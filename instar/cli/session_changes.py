@@ -19,13 +19,14 @@ from instar.cli.session_look import recorded
 from instar.cli.session_views import lease_json, mib, name
 from instar.errors import InstarError
 from instar.project import open_root
-from instar.sessions import classifier, leases, resumption
+from instar.sessions import classifier, leases
 from instar.sessions.assembly import Assembly
 from instar.sessions.leases import Lease
+from instar.sessions.parking import resumption
 
 if TYPE_CHECKING:
+    from instar.sessions.parking.resumption import Resumption
     from instar.sessions.registry import Session
-    from instar.sessions.resumption import Resumption
 
 _session: Final = click.argument("session_id", metavar="ID")
 

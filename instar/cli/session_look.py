@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from instar.cli.gate_access import warn
 from instar.cli.patience import patience
 from instar.errors import InstarError
-from instar.sessions import classifier, registry, resumption
+from instar.sessions import classifier, registry
 from instar.sessions.assembly import BETWEEN_LOOKS_S, Assembly
 from instar.sessions.evidence import Sight
 from instar.sessions.look import memory
+from instar.sessions.parking import resumption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

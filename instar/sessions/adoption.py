@@ -14,7 +14,7 @@ from instar.sessions.registry import Session
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from instar.sessions.processes import Process, Table
+    from instar.sessions.machine.processes import Process, Table
 
 CLIENTS: Final = {"claude": "claude-code", "codex": "codex-cli"}
 SERVICES: Final = frozenset(("app-server", "mcp-server", "mcp", "exec-server"))  # words of a client that is no session

@@ -14,18 +14,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from instar.config import load
 from instar.errors import InstarError
 from instar.projects import shared_root
-from instar.sessions import adoption, classifier, policy, pressure, registry, state
-from instar.sessions.audit import Audit
-from instar.sessions.calibration import Calibration
-from instar.sessions.candidacy import Moment
+from instar.sessions import adoption, classifier, policy, registry
 from instar.sessions.clock import Clock
 from instar.sessions.look import Lookout, seen
-from instar.sessions.park import SessionManager
-from instar.sessions.reaper import SessionReaper
-from instar.sessions.seen import Deps, Seen
-from instar.sessions.switch import Switch
-from instar.sessions.tmux import Tmux
-from instar.sessions.tokens import Ledger
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.park import SessionManager
+from instar.sessions.reaper import pressure, state
+from instar.sessions.reaper.audit import Audit
+from instar.sessions.reaper.candidacy import Moment
+from instar.sessions.reaper.reaper import SessionReaper
+from instar.sessions.reaper.seen import Deps, Seen
+from instar.sessions.reaper.switch import Switch
+from instar.sessions.screens.calibration import Calibration
+from instar.sessions.tokens.ledger import Ledger
 from instar.sessions.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from instar.sessions.evidence import Marks, Sight
     from instar.sessions.policy import Policy
-    from instar.sessions.pressure import Readings
+    from instar.sessions.reaper.pressure import Readings
     from instar.sessions.registry import Session
 
 BETWEEN_LOOKS_S: Final = 1.5  # long enough for what works to show it

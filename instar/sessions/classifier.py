@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, Optional
 
-from instar.sessions import builds, resumption, transcripts
+from instar.sessions import builds
 from instar.sessions.clock import epoch
+from instar.sessions.parking import resumption
+from instar.sessions.transcripts import probe as transcripts
 from instar.sessions.verdict import ALL_CLEAR, Kept, Verdict
 
 if TYPE_CHECKING:

@@ -10,23 +10,27 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.sessions import client_status, leases, screen, transcripts, turns, work
+from instar.sessions import leases
 from instar.sessions.clock import epoch
-from instar.sessions.work import CpuMarks, Pace, Scope
+from instar.sessions.machine import work
+from instar.sessions.machine.work import CpuMarks, Pace, Scope
+from instar.sessions.screens import client_status, screen
+from instar.sessions.transcripts import probe as transcripts
+from instar.sessions.transcripts import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from instar.sessions.client_status import ClientStatus
     from instar.sessions.leases import Lease
+    from instar.sessions.machine.processes import Process, Table
+    from instar.sessions.machine.tmux import Pane, View
+    from instar.sessions.machine.work import Working
     from instar.sessions.policy import Policy
-    from instar.sessions.processes import Process, Table
     from instar.sessions.registry import Session
-    from instar.sessions.screen import Screen
-    from instar.sessions.tmux import Pane, View
-    from instar.sessions.transcripts import Change, Probe
-    from instar.sessions.turns import Turn
-    from instar.sessions.work import Working
+    from instar.sessions.screens.client_status import ClientStatus
+    from instar.sessions.screens.screen import Screen
+    from instar.sessions.transcripts.probe import Change, Probe
+    from instar.sessions.transcripts.turns import Turn
 
 CLAUDE: Final = "claude-code"
 LEAST_SPAN_S: Final = 1.0  # over which processor time tells whether something works

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from instar.errors import InstarError
 from instar.files import replace_file
 from instar.sessions.clock import epoch, iso
-from instar.sessions.processes import liveness
+from instar.sessions.machine.processes import liveness
 from instar.sessions.registry import FOLDER
 
 if TYPE_CHECKING:

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from instar.sessions import classifier, processes
+from instar.sessions import classifier
 from instar.sessions.clock import Clock
 from instar.sessions.evidence import Host, Sight
-from instar.sessions.seen import Seen
-from instar.sessions.tmux import Tmux
-from instar.sessions.transcripts import Unresolved
+from instar.sessions.machine import processes
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.reaper.seen import Seen
+from instar.sessions.transcripts.probe import Unresolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from instar.sessions.calibration import Calibration
     from instar.sessions.evidence import Marks
+    from instar.sessions.machine.processes import Table
+    from instar.sessions.machine.tmux import View
     from instar.sessions.policy import Policy
-    from instar.sessions.processes import Table
     from instar.sessions.registry import Session
-    from instar.sessions.tmux import View
+    from instar.sessions.screens.calibration import Calibration
 
 SERVERS_AT_ONCE: Final = 8
 

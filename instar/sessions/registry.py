@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from instar.errors import InstarError
 from instar.files import private_folder, replace_file
-from instar.sessions.processes import liveness
+from instar.sessions.machine.processes import liveness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,10 +10,11 @@ import psutil
 
 from instar import config
 from instar.errors import InstarError
-from instar.sessions import adoption, registry, switch
+from instar.sessions import adoption, registry
 from instar.sessions.assembly import Assembly
 from instar.sessions.clock import boot_id
-from instar.sessions.processes import read_table
+from instar.sessions.machine.processes import read_table
+from instar.sessions.reaper import switch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,11 +17,11 @@ import pytest
 from filelock import FileLock
 
 from clients.waiting import wait_until
-from instar.sessions.audit import Audit
 from instar.sessions.classifier import GATES
-from instar.sessions.reaper import LOCK
-from instar.sessions.switch import PATH as SWITCH
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.audit import Audit
+from instar.sessions.reaper.reaper import LOCK
+from instar.sessions.reaper.switch import PATH as SWITCH
+from instar.sessions.reaper.switch import Switch
 from stand_ins import BASH
 from support import BIN, DEADLINE_S, executable
 

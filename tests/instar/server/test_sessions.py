@@ -21,8 +21,8 @@ from instar.server import process, service
 from instar.server.app import App
 from instar.server.endpoint import endpoint, token
 from instar.server.process import configuration
-from instar.sessions.audit import Audit
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.audit import Audit
+from instar.sessions.reaper.switch import Switch
 from support import DEADLINE_S
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from clients.waiting import wait_until
 from instar.sessions import registry
 from instar.sessions.assembly import Assembly
 from instar.sessions.classifier import judge
-from instar.sessions.processes import liveness
-from instar.sessions.stage import Stage
+from instar.sessions.machine.processes import liveness
+from instar.sessions.reaper.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

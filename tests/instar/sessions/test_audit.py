@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from instar.sessions import rows
-from instar.sessions.audit import DECISIONS, ENDS, EVENTS, FOLDER, Audit
+from instar.sessions.reaper import rows
+from instar.sessions.reaper.audit import DECISIONS, ENDS, EVENTS, FOLDER, Audit
 from instar.sessions.registry import Session
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 
@@ -186,7 +186,7 @@ def test_a_full_file_becomes_the_one_backup(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from instar.sessions import rows
+from instar.sessions.reaper import rows
 
 sys.stdin.readline()
 for number in range(200):

@@ -16,9 +16,9 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.sessions import budget as budgets
-from instar.sessions.budget import FILE, HOUR_S, LOCK, Answer, Budget, Limits
-from instar.sessions.candidacy import Moment
+from instar.sessions.reaper import budget as budgets
+from instar.sessions.reaper.budget import FILE, HOUR_S, LOCK, Answer, Budget, Limits
+from instar.sessions.reaper.candidacy import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,8 +228,8 @@ def test_giving_back_to_a_file_that_cannot_be_used_is_no_error(machine: Machine)
 TAKER = """
 import sys
 from pathlib import Path
-from instar.sessions.budget import Budget, Limits
-from instar.sessions.candidacy import Moment
+from instar.sessions.reaper.budget import Budget, Limits
+from instar.sessions.reaper.candidacy import Moment
 from instar.sessions.clock import Clock
 
 budget = Budget(Path(sys.argv[1]), sleep=lambda _: None, chance=lambda: 0.0)

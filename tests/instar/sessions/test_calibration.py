@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from instar.sessions.calibration import NAME, VERSIONS_KEPT, Calibration
+from instar.sessions.screens.calibration import NAME, VERSIONS_KEPT, Calibration
 
 if TYPE_CHECKING:
     from pathlib import Path

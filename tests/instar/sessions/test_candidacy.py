@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.sessions.candidacy import (
+from instar.sessions.policy import Policy, policy
+from instar.sessions.reaper.candidacy import (
     REST_TICKS,
     Candidacy,
     Moment,
@@ -20,8 +21,7 @@ from instar.sessions.candidacy import (
     step,
     why_due,
 )
-from instar.sessions.policy import Policy, policy
-from instar.sessions.pressure import TIERS, Tier
+from instar.sessions.reaper.pressure import TIERS, Tier
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 
 POLICY = policy({})

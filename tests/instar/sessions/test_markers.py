@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.errors import InstarError
-from instar.sessions.markers import BusyError, Markers, Park, identity_of
-from instar.sessions.park import SessionManager
+from instar.sessions.machine.processes import liveness
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.markers import BusyError, Markers, Park, identity_of
+from instar.sessions.parking.park import SessionManager
+from instar.sessions.parking.recovery import Found, action
+from instar.sessions.parking.resumption import Unresumable, command, proven
 from instar.sessions.policy import policy
-from instar.sessions.processes import liveness
-from instar.sessions.recovery import Found, action
-from instar.sessions.resumption import Unresumable, command, proven
-from instar.sessions.tmux import Tmux
 
 if TYPE_CHECKING:
     from collections.abc import Callable

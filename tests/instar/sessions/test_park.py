@@ -17,11 +17,11 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.sessions.clock import Clock
-from instar.sessions.ending import Graces
-from instar.sessions.park import SessionManager
+from instar.sessions.machine.processes import liveness
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.ending import Graces
+from instar.sessions.parking.park import SessionManager
 from instar.sessions.policy import policy
-from instar.sessions.processes import liveness
-from instar.sessions.tmux import Tmux
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 from stand_ins import BASH
 from support import DEADLINE_S

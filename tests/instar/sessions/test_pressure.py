@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from instar.sessions.clock import Clock
 from instar.sessions.policy import policy
-from instar.sessions.pressure import (
+from instar.sessions.reaper.pressure import (
     DENIALS,
     SWAPPED_IN_BYTES,
     TIERS,

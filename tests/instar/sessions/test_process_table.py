@@ -17,8 +17,8 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.sessions.clock import boot_id
-from instar.sessions.process import Process, ProcReader, PsutilReader, Reader
-from instar.sessions.processes import SESSION_VARIABLES, Table, liveness, memory, read_table
+from instar.sessions.machine.process import Process, ProcReader, PsutilReader, Reader
+from instar.sessions.machine.processes import SESSION_VARIABLES, Table, liveness, memory, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,12 +13,12 @@ from filelock import FileLock
 
 from clients.waiting import wait_until
 from instar.errors import InstarError
-from instar.sessions.budget import FILE as BUDGET_FILE
-from instar.sessions.budget import LOCK as BUDGET_LOCK
-from instar.sessions.pressure import Readings
-from instar.sessions.reaper import LOCK
-from instar.sessions.state import PATH as STATE
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.budget import FILE as BUDGET_FILE
+from instar.sessions.reaper.budget import LOCK as BUDGET_LOCK
+from instar.sessions.reaper.pressure import Readings
+from instar.sessions.reaper.reaper import LOCK
+from instar.sessions.reaper.state import PATH as STATE
+from instar.sessions.reaper.switch import Switch
 from instar.sessions.verdict import Verdict
 
 from .worlds import CLEAR, CRITICAL, NORMAL, NOW, TICK, WORKS, Agent, World
@@ -306,7 +306,7 @@ def test_a_budget_that_is_spoilt_in_the_grace_ends_nobody(world: World) -> None:
 
 
 def test_a_budget_in_another_reapers_hand_ends_nobody_just_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instar.sessions.budget.LOCK_S", 0.0)
+    monkeypatch.setattr("instar.sessions.reaper.budget.LOCK_S", 0.0)
     pending(world)
     world.shared.mkdir()
     with FileLock(world.shared / BUDGET_LOCK):

@@ -24,13 +24,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from instar.sessions.budget import FILE as BUDGET_FILE
-from instar.sessions.budget import HOUR_S
-from instar.sessions.pressure import Readings
-from instar.sessions.reaper import LOCK
-from instar.sessions.state import PATH as STATE
-from instar.sessions.switch import PATH as SWITCH
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.budget import FILE as BUDGET_FILE
+from instar.sessions.reaper.budget import HOUR_S
+from instar.sessions.reaper.pressure import Readings
+from instar.sessions.reaper.reaper import LOCK
+from instar.sessions.reaper.state import PATH as STATE
+from instar.sessions.reaper.switch import PATH as SWITCH
+from instar.sessions.reaper.switch import Switch
 from instar.sessions.verdict import Verdict
 
 from .worlds import CLEAR, CRITICAL, NORMAL, NOW, TICK, WORKS, Agent, World

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from instar.sessions.report import DAYS, ENDS_AT_MOST, End, Sums, bounded, may_go_live, report
-from instar.sessions.state import PATH as STATE
+from instar.sessions.reaper.report import DAYS, ENDS_AT_MOST, End, Sums, bounded, may_go_live, report
+from instar.sessions.reaper.state import PATH as STATE
 
 from .worlds import NOW, TICK, WORKS, Agent, World
 

@@ -13,7 +13,7 @@ import pytest
 from instar.cli.listing import age, printable
 from instar.errors import InstarError
 from instar.projects import enlist, known, strike
-from instar.sessions.processes import liveness
+from instar.sessions.machine.processes import liveness
 from instar.sessions.registry import change, locked, sessions
 from support import BIN, DEADLINE_S
 

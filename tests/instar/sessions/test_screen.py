@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.sessions import screen
+from instar.sessions.screens import screen
 
 FRAMES = Path(__file__).parent / "frames"
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from instar.errors import InstarError
-from instar.sessions.selftest import selftest
+from instar.sessions.reaper.selftest import selftest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from instar.errors import InstarError
 from instar.sessions.policy import MODES, Mode, policy
-from instar.sessions.switch import PATH, Switch, Switched
+from instar.sessions.reaper.switch import PATH, Switch, Switched
 
 NOW = 1_790_000_000.0
 STAMP = "2026-09-21T14:13:20.000Z"
@@ -123,7 +123,7 @@ def test_what_else_the_file_holds_stays(switch: Switch, tmp_path: Path) -> None:
 SETTER = """
 import sys
 from pathlib import Path
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.switch import Switch
 
 switch = Switch(Path(sys.argv[1]))
 sys.stdin.readline()

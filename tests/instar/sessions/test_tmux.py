@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from clients.waiting import wait_until
-from instar.sessions.tmux import Done, Tmux, View
+from instar.sessions.machine.tmux import Done, Tmux, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable

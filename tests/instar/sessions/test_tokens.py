@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instar.sessions import tokens
 from instar.sessions.clock import iso
-from instar.sessions.tokens import FILES_AT_MOST, PLACE, Ledger, Scanned
+from instar.sessions.tokens import ledger as tokens
+from instar.sessions.tokens.ledger import FILES_AT_MOST, PLACE, Ledger, Scanned
 from tests.instar.sessions.recorded import STATES, recorded
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ class TestTheDatabase:
     def test_is_written_by_two_processes_at_once(self, ledger: Ledger, tmp_path: Path) -> None:
         told = {str(each): str(lay(tmp_path / f"{each}.jsonl", call(1, 10, session=str(each)))) for each in range(30)}
         program = (
-            "import json, sys; from pathlib import Path; from instar.sessions.tokens import Ledger\n"
+            "import json, sys; from pathlib import Path; from instar.sessions.tokens.ledger import Ledger\n"
             "told = json.loads(sys.argv[2])\n"
             "told = {key: ('claude-code', path) for key, path in told.items()}\n"
             "Ledger(Path(sys.argv[1]), busy_s=60).scan(told, float(sys.argv[3]))"

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instar.sessions import planned
 from instar.sessions.clock import epoch
-from instar.sessions.transcripts import (
+from instar.sessions.transcripts import planned
+from instar.sessions.transcripts.probe import (
     HEAD,
     Probe,
     Unresolved,
@@ -24,7 +24,7 @@ from instar.sessions.transcripts import (
     probe,
     scheduled,
 )
-from instar.sessions.turns import turn
+from instar.sessions.transcripts.turns import turn
 from tests.instar.sessions.recorded import STATES, recorded
 
 if TYPE_CHECKING:

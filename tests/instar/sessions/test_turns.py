@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar.sessions import records
 from instar.sessions.clock import epoch
-from instar.sessions.turns import Turn, turn
+from instar.sessions.transcripts import records
+from instar.sessions.transcripts.turns import Turn, turn
 from tests.instar.sessions.recorded import FOLDER, STATES, VERSIONS, recorded
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.waiting import wait_until
-from instar.sessions.process import Process
-from instar.sessions.processes import Table, read_table
-from instar.sessions.programs import is_helper, names
-from instar.sessions.tmux import Tmux
-from instar.sessions.work import CpuMarks, Pace, Scope, agent_is_busy, cpu_marks, working
+from instar.sessions.machine.process import Process
+from instar.sessions.machine.processes import Table, read_table
+from instar.sessions.machine.programs import is_helper, names
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.machine.work import CpuMarks, Pace, Scope, agent_is_busy, cpu_marks, working
 from stand_ins import BASH
 
 if TYPE_CHECKING:
@@ -328,8 +328,8 @@ def test_who_looks_and_what_is_above_are_not_work(start_agent: Callable[..., Age
     looker = tmp_path / "look.py"
     looker.write_text(
         "import os, sys\n"
-        "from instar.sessions.processes import read_table\n"
-        "from instar.sessions.work import Pace, Scope, working\n"
+        "from instar.sessions.machine.processes import read_table\n"
+        "from instar.sessions.machine.work import Pace, Scope, working\n"
         "table = read_table()\n"
         f"found = working(table, table.get(int(sys.argv[1])), Scope({SESSION!r}, None, 1.0), Pace(0.02, None))\n"
         "open('seen.new', 'w').write(repr([each.process.argv for each in found]))\n"

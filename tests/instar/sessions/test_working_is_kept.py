@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from instar.sessions.clock import Clock, iso
 from instar.sessions.look import seen
-from instar.sessions.pressure import Readings
-from instar.sessions.reaper import Deps, SessionReaper
-from instar.sessions.switch import Switch
+from instar.sessions.reaper.pressure import Readings
+from instar.sessions.reaper.reaper import Deps, SessionReaper
+from instar.sessions.reaper.switch import Switch
 from tests.instar.sessions.world import AGENT, FRAMES, ONE, World
 
 if TYPE_CHECKING:

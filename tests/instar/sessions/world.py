@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from instar.sessions.clock import iso
 from instar.sessions.evidence import Host, Sight
+from instar.sessions.machine.processes import Process, Table
+from instar.sessions.machine.tmux import Pane, View
 from instar.sessions.policy import Policy, policy
-from instar.sessions.processes import Process, Table
 from instar.sessions.registry import Session
-from instar.sessions.tmux import Pane, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from instar.config import over
 from instar.sessions.clock import Clock, iso
 from instar.sessions.policy import policy
-from instar.sessions.pressure import Readings
-from instar.sessions.reaper import Deps, Seen, SessionReaper
+from instar.sessions.reaper.pressure import Readings
+from instar.sessions.reaper.reaper import Deps, Seen, SessionReaper
 from instar.sessions.registry import Session
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 

@@ -1,0 +1,1 @@
+"""What runs on this machine: its processes, and the panes of its tmux servers."""

@@ -1,0 +1,1 @@
+"""What a client's screen shows, and what it says of itself."""

@@ -1,0 +1,1 @@
+"""What a client writes down of a conversation."""
