@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instar.sessions.ending import Graces
-from instar.sessions.park import SessionManager
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.ending import Graces
+from instar.sessions.parking.park import SessionManager
 from instar.sessions.policy import policy
-from instar.sessions.tmux import Tmux
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 
 GRACES = Graces(term_s=2, kill_s=5, helper_s=2)

@@ -14,10 +14,10 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.sessions.clock import boot_id
-from instar.sessions.park import SessionManager
+from instar.sessions.machine.processes import liveness, read_table
+from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.park import SessionManager
 from instar.sessions.policy import policy
-from instar.sessions.processes import liveness, read_table
-from instar.sessions.tmux import Tmux
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 from parking import GRACES
 from stand_ins import BASH
