@@ -49,10 +49,19 @@ def test_arrows_run_down(path: Path) -> None:
         assert not any(name.startswith("hooks.") and not name.startswith("hooks.common") for name in outside)
 
 
-@pytest.mark.parametrize("room", ["gate", "sessions"])
-def test_what_the_server_serves_does_not_know_it(room: str) -> None:
+ABOVE = ("instar.server", "instar.cli", "instar.client")
+
+
+@pytest.mark.parametrize(
+    ("room", "above"),
+    [
+        ("gate", (*ABOVE, "instar.lifecycle")),
+        ("sessions", (*ABOVE, "instar.lifecycle", "instar.gate")),
+        ("lifecycle", (*ABOVE, "instar.gate")),
+    ],
+)
+def test_what_is_served_does_not_know_what_serves_it(room: str, above: tuple[str, ...]) -> None:
     for path in (REPOSITORY / "instar" / room).rglob("*.py"):
-        above = ("instar.server", "instar.cli", "instar.client")
         assert not {name for name in imported(path) if name.startswith(above)}
 
 

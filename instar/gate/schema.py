@@ -6,12 +6,11 @@ as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
 import sqlalchemy as sa
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from instar.database import Step
 
 METADATA: Final = sa.MetaData()
 _Number: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # milliseconds do not fit four bytes
@@ -75,7 +74,6 @@ COUNTERS: Final = sa.Table(
     "gate_counters", METADATA,
     _text("day_key", is_key=True), _text("name", is_key=True), _count("value"),
 )  # fmt: skip
-STEPS_DONE: Final = sa.Table("schema_steps", METADATA, _text("name", is_key=True), _number("applied_at"))
 
 INDICES: Final = (
     sa.Index("idx_gate_events_session", EVENTS.c.session_id, EVENTS.c.ts.desc()),
@@ -84,13 +82,6 @@ INDICES: Final = (
     sa.Index("idx_gate_events_outcome", EVENTS.c.mode, EVENTS.c.decision, EVENTS.c.invalid_kind),
     sa.Index("idx_gate_annotations_event", ANNOTATIONS.c.event_id),
 )
-
-
-class Step(NamedTuple):
-    """One change of the schema. It finds a database at which all steps before it were done."""
-
-    name: str
-    apply: Callable[[sa.Connection], None]
 
 
 def _make_tables(connection: sa.Connection) -> None:
@@ -118,18 +109,3 @@ STEPS: Final[tuple[Step, ...]] = (
     Step("2-columns", _add_columns),
     Step("3-indices", _make_indices),
 )
-
-
-def pending(connection: sa.Connection, steps: Sequence[Step] = STEPS) -> list[Step]:
-    """Return the steps that a database has not seen, in their order."""
-    if not sa.inspect(connection).has_table(STEPS_DONE.name):
-        return list(steps)
-    done = set(connection.scalars(sa.select(STEPS_DONE.c.name)))
-    return [step for step in steps if step.name not in done]
-
-
-def apply(connection: sa.Connection, step: Step, now_ms: int) -> None:
-    """Do one step and record it, both in the transaction of this connection."""
-    step.apply(connection)
-    connection.execute(sa.schema.CreateTable(STEPS_DONE, if_not_exists=True))
-    connection.execute(sa.insert(STEPS_DONE).values(name=step.name, applied_at=now_ms))

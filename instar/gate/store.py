@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from instar.gate.database import BUSY_S, Database, StoreError
+from instar.database import BUSY_S, Database, StoreError
 from instar.gate.schema import AGGREGATE, ANNOTATIONS, AUDIT, CONTINUES, COUNTERS, EVENTS, SESSIONS, STEPS, STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from instar.gate.schema import Step
+    from instar.database import Step
 
 __all__ = ["CEILING", "DWELL_MS", "Event", "Store", "StoreError", "day_of"]
 

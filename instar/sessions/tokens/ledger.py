@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from instar.gate.database import Database
+from instar.database import Database
 from instar.sessions.tokens.tables import CALLS, CURSOR, FILES, STEPS, keep_most, put
 from instar.sessions.tokens.usage import NEEDLES, used
 from instar.sessions.transcripts.records import BYTES_AT_MOST, Unresolved, digest, opened, parsed

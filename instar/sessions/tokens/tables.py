@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from instar.gate.schema import Step
+from instar.database import Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

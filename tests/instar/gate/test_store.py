@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from instar.gate.database import Database
-from instar.gate.schema import METADATA, STEPS, Step
+from instar.database import Database, Step
+from instar.gate.schema import METADATA, STEPS
 from instar.gate.store import CEILING, DWELL_MS, Event, Store, StoreError, day_of
 from support import DEADLINE_S
 
@@ -479,7 +479,7 @@ def test_a_damaged_database_is_not_moved_by_a_reader(path: Path) -> None:
 
 def test_readers_see_one_state_while_somebody_writes(path: Path) -> None:
     with closing(Store.open(path)) as store:
-        database = Database(path)
+        database = Database(path, steps=STEPS)
         with database.reading() as connection:
             before = connection.scalar(sa.text("SELECT count(*) FROM events"))
             store.record(event("e"))

@@ -1,4 +1,4 @@
-"""The database file of the stop gate: transactions on it, and what happens when it cannot be used.
+"""A database file: transactions on it, the steps that bring it to its tables, and what happens when it cannot be used.
 
 All that is particular to SQLite is here; the tables and the questions to them are not.
 """
@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -19,13 +19,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from instar.errors import InstarError
 from instar.files import private_folder, set_aside
-from instar.gate import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 BUSY_S: Final = 0.5  # for which a call waits for the threads, and then for the processes, before it
+
+
+_STEPS_DONE: Final = sa.Table(
+    "schema_steps", sa.MetaData(), sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("applied_at", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
+)  # fmt: skip
+
+
+class Step(NamedTuple):
+    """One change of the schema. It finds a database at which all steps before it were done."""
+
+    name: str
+    apply: Callable[[sa.Connection], None]
 
 
 class StoreError(InstarError):
@@ -46,7 +58,7 @@ class Database:
         is_read_only: bool = False,
         busy_s: float = BUSY_S,
         clock: Callable[[], float] = time.time,
-        steps: Sequence[schema.Step] = schema.STEPS,
+        steps: Sequence[Step],
     ) -> None:
         self.path = path
         self.troubles: list[str] = []
@@ -144,10 +156,10 @@ class Database:
 
     def _migrate(self) -> None:
         with self._engine.connect() as connection:
-            steps = schema.pending(connection, self._steps)
+            steps = _pending(connection, self._steps)
         for step in steps:
             with self._connection_to_write() as connection, connection.begin():
-                schema.apply(connection, step, int(self._clock() * 1000))
+                _apply(connection, step, int(self._clock() * 1000))
 
     def _connection_to_write(self) -> sa.Connection:
         return self._engine.connect().execution_options(writes=True)
@@ -198,3 +210,18 @@ def _is_corrupt(path: Path, busy_s: float) -> bool:
         raise
     except sqlite3.DatabaseError:  # "not a database", "malformed"
         return True
+
+
+def _pending(connection: sa.Connection, steps: Sequence[Step]) -> list[Step]:
+    """Return the steps that a database has not seen, in their order."""
+    if not sa.inspect(connection).has_table(_STEPS_DONE.name):
+        return list(steps)
+    done = set(connection.scalars(sa.select(_STEPS_DONE.c.name)))
+    return [step for step in steps if step.name not in done]
+
+
+def _apply(connection: sa.Connection, step: Step, now_ms: int) -> None:
+    """Do one step and record it, both in the transaction of this connection."""
+    step.apply(connection)
+    connection.execute(sa.schema.CreateTable(_STEPS_DONE, if_not_exists=True))
+    connection.execute(sa.insert(_STEPS_DONE).values(name=step.name, applied_at=now_ms))
