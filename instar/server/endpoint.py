@@ -6,24 +6,22 @@ import fcntl
 import json
 import os
 import secrets
-import subprocess
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from instar.errors import InstarError
 from instar.files import replace_file
+from instar.sessions.machine.process import READER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DATA: Final = ".instar/server-data"
 LOCK_S: Final = 0.3
-PS_S: Final = 5.0
 PORTS: Final = range(1, 65536)
-_STAT: Final = "/proc/{}/stat"
 
 
 @dataclass(frozen=True)
@@ -41,33 +39,12 @@ class Endpoint:
 
 
 def start_of(pid: int) -> str | None:
-    """Return the start of a living process as the hooks compare it; None when there is none.
-
-    It is field 22 of its stat where there is a /proc, else the date that `ps -o lstart` prints.
-    """
-    if Path("/proc/self/stat").exists():
-        return _start_in_proc(pid)
-    return _start_by_ps(pid)
-
-
-def _start_in_proc(pid: int) -> str | None:
+    """Return the start of a living process as the hooks compare it; None when there is none, or it cannot be told."""
     try:
-        fields = Path(_STAT.format(pid)).read_bytes().rpartition(b")")[2].split()
-        return None if fields[0] in {b"Z", b"X"} else fields[19].decode("ascii")
-    except (OSError, IndexError, UnicodeDecodeError):
+        found = READER.look(pid)
+    except PermissionError:
         return None
-
-
-def _start_by_ps(pid: int) -> str | None:
-    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    try:
-        said = subprocess.run(
-            command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, timeout=PS_S, check=False
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    state, *date = said.decode("utf-8", "replace").split() or ["Z"]
-    return None if state.startswith("Z") else " ".join(date)
+    return None if found is None or found.is_zombie else found.start
 
 
 def endpoint(root: Path) -> Endpoint | None:
