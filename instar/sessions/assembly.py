@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from instar.sessions.registry import Session
 
 BETWEEN_LOOKS_S: Final = 1.5  # long enough for what works to show it
+LOOKS: Final = 3  # at most: an idle client computes now and then, and the more time the looks span the less it matters
 # What keeps a session from being parked by itself, and not by a person who asks for it.
 LIFTED: Final = frozenset(("unmanaged", "spawn-grace", "client-attached", "recent-user-message", "park-thrash"))
 
@@ -114,9 +115,14 @@ class Assembly:
         marks = (
             {sight.session.id: sight.marks() for sight in lookout.sights([found], {}, rules, LIFTED)} if found else {}
         )
-        self._sleep(BETWEEN_LOOKS_S)
         manager = self.manager(lambda name, lifted: self._judge(name, lifted, marks))
-        return manager.terminate(session_id, reason, by=by, lifted=LIFTED)
+        result: dict[str, Any] = {}
+        for _ in range(LOOKS):
+            self._sleep(BETWEEN_LOOKS_S)
+            result = manager.terminate(session_id, reason, by=by, lifted=LIFTED)
+            if result["skipped"] != "main-process-active":
+                break
+        return result
 
     def kill(self, session_id: str, *, force: bool = False, by: str = "operator") -> dict[str, Any]:
         """End a session, at work or not; by `force` also a protected one, or whatever the configuration says.

@@ -175,10 +175,12 @@ class Sight:
     @property
     def _cpu_before(self) -> Any:  # noqa: ANN401 - what JSON holds
         """What processes had used when it was last written down, long enough ago to tell something by it."""
-        newest = self.before.get("cpu")
-        found = CpuMarks.from_json(newest)
-        is_old = found is not None and self.host.monotonic - found.at >= LEAST_SPAN_S
-        return newest if is_old else self.before.get("cpuBefore")
+        return self.before.get("cpuBefore" if self._is_newest_young else "cpu")
+
+    @property
+    def _is_newest_young(self) -> bool:
+        newest = CpuMarks.from_json(self.before.get("cpu"))
+        return newest is not None and self.host.monotonic - newest.at < LEAST_SPAN_S
 
     def _first_prompt_at(self, agent: Process) -> float | None:
         """Return when this process was first spoken to; where it was, and that is not known, as early as can be."""
@@ -194,7 +196,9 @@ class Sight:
         """Return what the next look compares with: an object for JSON."""
         marks: Marks = {"agent": self.session.record.get("agent"), "at": self.host.monotonic, "wall": self.host.wall}
         if self.agent and self.host.table:
-            marks["cpu"] = work.cpu_marks(self.host.table, self.agent).as_json()
+            is_young = self._is_newest_young  # then it stays, or looks in a quick row would never compare anything
+            now = work.cpu_marks(self.host.table, self.agent).as_json()
+            marks["cpu"] = self.before["cpu"] if is_young else now
             marks["cpuBefore"] = self._cpu_before
         with suppress(transcripts.Unresolved):
             marks["probe"] = self.probe.as_json()

@@ -11,25 +11,26 @@ import sys
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Callable, Union
 from urllib.parse import urlsplit
 
 from . import messages_api, responses_api
-from .wire import Answer, News, Run, Say, Wire, event_stream
+from .wire import EVENTS_UP_TO_THE_TEXT, Answer, Call, News, Run, Say, Wire, event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["FakeModel", "Request", "Run", "Say"]
+__all__ = ["Call", "FakeModel", "Request", "Run", "Say"]
 
 DEFAULT_CEILING = 60
 AFTER_THE_SCRIPT = Say("done.")
 SIDE_ANSWER = Say("A side answer.")
 CONNECTION_TIMEOUT_S = 10
+LOOK_AGAIN_S = 0.05
 
 _WIRES: dict[str, Wire] = {messages_api.PATH: messages_api, responses_api.PATH: responses_api}
 
@@ -67,6 +68,7 @@ class FakeModel:
         self._requests: list[Request] = []
         self._side_calls = 0
         self._errors: list[BaseException] = []
+        self._has_ended = Event()
         self._server = _Server(self)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
@@ -77,6 +79,7 @@ class FakeModel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._has_ended.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -119,6 +122,11 @@ class FakeModel:
             if number > self.ceiling:
                 return None, number
             return self._decide(request) or AFTER_THE_SCRIPT, number
+
+    def wait_for(self, moment: Event) -> None:
+        """Return at that moment, or at the end of the ``with`` block."""
+        while not (moment.wait(LOOK_AGAIN_S) or self._has_ended.is_set()):
+            pass
 
     def fail(self, error: BaseException) -> None:
         """Keep ``error`` for the end of the ``with`` block."""
@@ -176,9 +184,19 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             self._refuse("the ceiling of calls is reached")
         elif body.get("stream"):
-            self._send(event_stream(wire.stream(answer, number)), "text/event-stream")
+            self._start("text/event-stream")
+            for part in self._parts(wire, answer, number):
+                self.wfile.write(part)
         else:
             self._send(json.dumps(wire.whole(answer, number)).encode())
+
+    def _parts(self, wire: Wire, answer: Answer, number: int) -> Iterator[bytes]:
+        events = wire.stream(answer, number)
+        if isinstance(answer, Say) and answer.ends_at:
+            yield event_stream(events[:EVENTS_UP_TO_THE_TEXT])
+            self.server.model.wait_for(answer.ends_at)
+            events = events[EVENTS_UP_TO_THE_TEXT:]
+        yield event_stream(events)
 
     def _ask_model(self, wire: Wire, body: dict[str, Any]) -> tuple[Answer | None, int]:
         model = self.server.model
@@ -191,11 +209,14 @@ class _Handler(BaseHTTPRequestHandler):
         error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
         self._send(json.dumps(error).encode(), status=status)
 
-    def _send(self, content: bytes, content_type: str = "application/json", status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send(self, content: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._start("application/json", status)
+        self.wfile.write(content)
+
+    def _start(self, content_type: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send_response(status)
         self.send_header("content-type", content_type)
         self.end_headers()
-        self.wfile.write(content)
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing: the test's output is for the test."""

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .wire import Answer, Event, News, Run, Say
+from .wire import Answer, Call, Event, News, Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,7 +68,7 @@ def whole(answer: Answer, number: int) -> dict[str, Any]:
         "role": "assistant",
         "model": "fake",
         "content": [_block(answer, number)],
-        "stop_reason": "tool_use" if isinstance(answer, Run) else "end_turn",
+        "stop_reason": "end_turn" if isinstance(answer, Say) else "tool_use",
         "stop_sequence": None,
         "usage": {"input_tokens": 1, "output_tokens": 1},
     }
@@ -77,6 +77,8 @@ def whole(answer: Answer, number: int) -> dict[str, Any]:
 def _block(answer: Answer, number: int) -> dict[str, Any]:
     if isinstance(answer, Say):
         return {"type": "text", "text": answer.text}
+    if isinstance(answer, Call):
+        return {"type": "tool_use", "id": f"toolu_{number}", "name": answer.tool, "input": answer.arguments}
     arguments: dict[str, Any] = {"command": answer.command, "description": "scripted command"}
     if answer.background:
         arguments["run_in_background"] = True

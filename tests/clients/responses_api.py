@@ -7,7 +7,7 @@ import re
 from html import unescape
 from typing import TYPE_CHECKING, Any
 
-from .wire import Answer, Event, News, Say
+from .wire import Answer, Call, Event, News, Say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,14 +72,20 @@ def _item(answer: Answer, number: int) -> dict[str, Any]:
             "status": "completed",
             "content": content,
         }
+    if isinstance(answer, Call):
+        return _call(answer.tool, answer.arguments, number)
     arguments: dict[str, Any] = {"cmd": answer.command}
     if answer.background:
         arguments["yield_time_ms"] = _BACKGROUND_YIELD_MS
+    return _call("exec_command", arguments, number)
+
+
+def _call(tool: str, arguments: dict[str, Any], number: int) -> dict[str, Any]:
     return {
         "type": "function_call",
         "id": f"fc_{number}",
         "call_id": f"call_{number}",
-        "name": "exec_command",
+        "name": tool,
         "arguments": json.dumps(arguments),
         "status": "completed",
     }

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Final, Protocol, Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from threading import Event as Moment
+
+EVENTS_UP_TO_THE_TEXT: Final = 3  # in both protocols: what is streamed when the text is there, and its end is not
 
 
 @dataclass(frozen=True)
 class Say:
-    """The model says this and ends its turn."""
+    """The model says this and ends its turn; with `ends_at` its words are there at once, and the end at that moment."""
 
     text: str
+    ends_at: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,15 @@ class Run:
     background: bool = False
 
 
-Answer = Union[Say, Run]
+@dataclass(frozen=True)
+class Call:
+    """The model calls a tool of the client by its name, and is called again with the outcome."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+Answer = Union[Say, Run, Call]
 Event = dict[str, Any]
 
 

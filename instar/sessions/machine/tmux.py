@@ -3,7 +3,7 @@
 An answer is one of three. "answered": the server said so. "gone": nobody listens at the socket; whether the server is
 dead is for the caller to find out, since a socket can be moved or deleted under a living server. "indeterminate":
 nothing follows. The texts of tmux decide and never its exit status, which is 1 for all that goes wrong. Needs tmux 3.2;
-an older one is "indeterminate". No server is ever started (`-N`), and `$TMUX` is of no matter (`-S`).
+an older one is "indeterminate". No server is ever started (`-N`) but by `start`, and `$TMUX` is of no matter (`-S`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Final, Literal
 
+from instar.files import private_folder
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 OUTPUT_BYTES: Final = 128 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
@@ -40,6 +43,10 @@ _NO_ANSWER: Final = (
 )  # fmt: skip
 _NO_SESSION: Final = "no current target"  # what a server without any says to `list-panes -a`
 _TOO_OLD: Final = re.compile(r"(?:unknown|invalid|illegal) option -- '?N")
+
+# Of a server of ours: what it is to know, so that it is the same whoever starts it.
+_OF_A_SERVER: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+_CONTROL: Final = re.compile(r"[\x01-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -126,21 +133,45 @@ class Tmux:
         state, why = _trouble(said) or ("indeterminate", "the server answers in no known words")
         return View(socket, state, why)
 
-    def run(self, socket: str, *command: str) -> Done:
-        """Run one command in a server. Raises nothing."""
+    def run(self, socket: str, *command: str, stdin: str = "") -> Done:
+        """Run one command in a server; `stdin` is what it reads at `-`. Raises nothing."""
         # To tmux, a semicolon that ends a word ends the command.
         words = tuple(f"{word[:-1]}\\;" if word.endswith(";") else word for word in command)
-        said = self._ask(socket, words)
+        return self._done(self._ask(socket, words, stdin))
+
+    def start(self, socket: str, commands: Sequence[Sequence[str]], folder: Path) -> Done:
+        """Run commands in a server that is started where none listens. Raises nothing.
+
+        Nobody's configuration is read, and of our environment the server gets what any program needs. `folder` is
+        where new sessions begin. The words go to tmux by its standard input, where nobody who lists processes sees
+        them. One command that is refused keeps no other from being run.
+        """
+        try:
+            lines = [" ".join(map(_quoted, command)) for command in commands]
+            private_folder(Path(socket).parent)
+            if (status := Path(socket).parent.stat()).st_uid != os.geteuid() or status.st_mode & 0o077:
+                return Done("refused", why="the folder of the socket is not for this user alone")
+        except (OSError, ValueError) as error:
+            return Done("refused", why=f"it cannot be started: {error}")
+        command = ("-f", os.devnull, "start-server", ";", "source-file", "-")
+        return self._done(self._ask(socket, command, "\n".join(lines) + "\n", starts_in=folder))
+
+    def _done(self, said: _Said) -> Done:
         if trouble := _trouble(said):
             return Done(trouble[0], why=trouble[1])
         if said.status:
             return Done("refused" if said.errors else "indeterminate", why=_first_line(said.errors))
         return Done("done", text=said.text.decode("utf-8", "replace"))
 
-    def _ask(self, socket: str, command: tuple[str, ...], stdin: str = "") -> _Said:
+    def _ask(self, socket: str, command: tuple[str, ...], stdin: str = "", *, starts_in: Path | None = None) -> _Said:
         if not socket.startswith("/"):
             return _Said(b"", "the socket has no absolute path", None)
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if (name in _OF_A_SERVER if starts_in else not name.startswith("TMUX"))
+        }
+        how = () if starts_in else ("-N",)
         deadline = time.monotonic() + self.timeout_s
         try:
             with TemporaryFile() as asked, TemporaryFile() as errors:
@@ -148,7 +179,7 @@ class Tmux:
                 asked.seek(0)
                 # A session of its own: no terminal to draw on, and no Ctrl-C meant for others.
                 with subprocess.Popen(
-                    ["tmux", "-N", "-u", "-S", socket, *command], env=environ, start_new_session=True,
+                    ["tmux", *how, "-u", "-S", socket, *command], env=environ, cwd=starts_in, start_new_session=True,
                     stdin=asked, stdout=subprocess.PIPE, stderr=errors,
                 ) as process:  # fmt: skip
                     text, status = _heard(process, deadline)
@@ -176,6 +207,14 @@ def _heard(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, in
         return bytes(said), None
     finally:
         process.kill()
+
+
+def _quoted(word: str) -> str:
+    """Return a word as tmux reads it from a file: as it is. Raise ValueError where no word can be so."""
+    if "\0" in word:
+        raise ValueError("no word of a command can hold a null character")
+    plain = "'" + word.replace("'", "'\\''") + "'"
+    return _CONTROL.sub(lambda found: f"'\"\\{ord(found[0]):03o}\"'", plain)
 
 
 def _questions(word: str, frames_of: Iterable[str], lines: int) -> str:

@@ -374,5 +374,17 @@ def test_marks_of_another_process_are_no_marks(world: World) -> None:
     assert not world.look().is_still()
 
 
+def test_looks_in_a_quick_row_come_to_tell_whether_it_computes(world: World) -> None:
+    world.before = {}
+    words = []
+    for number in range(8):
+        sight = world.look(at=NOW + number * 0.4)
+        words.append(sight.is_busy)
+        world.before = sight.marks()
+
+    assert words[:3] == [None] * 3
+    assert words[3:] == [False] * 5
+
+
 def test_marks_survive_a_file(world: World) -> None:
     assert json.loads(json.dumps(world.before)) == world.before
