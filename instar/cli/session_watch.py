@@ -36,7 +36,7 @@ def watch(look: Callable[[], list[Looked]], every_s: float, *, with_project: boo
     def drawn() -> Table:
         rows = [views.row(each, with_project=with_project) for each in look()]
         shown = table(views.columns(with_project=with_project), rows, views.STYLES)
-        shown.caption = f"{len(rows)} sessions at {time.strftime('%H:%M:%S')}; q ends"
+        shown.caption = f"{len(rows)} session{'' if len(rows) == 1 else 's'} at {time.strftime('%H:%M:%S')}; q ends"
         return shown
 
     try:
