@@ -5,7 +5,7 @@ What counts is what was observed. A machine's sleep, a clock that is set and a r
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -186,6 +186,6 @@ def rest(candidacy: Candidacy) -> Candidacy:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise ValueError("no number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise ValueError("no number")  # nor are NaN, and what is greater than any time
     return value

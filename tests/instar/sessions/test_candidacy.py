@@ -205,9 +205,20 @@ def test_a_candidacy_survives_being_written(candidacy: Candidacy) -> None:
     assert Candidacy.from_json(json.loads(json.dumps(candidacy.as_json()))) == candidacy
 
 
-@pytest.mark.parametrize(
-    "change", [{"at": None}, {"at": {}}, {"window_s": "5"}, {"window_s": -1}, {"rest": True}, {"pending": 5}]
-)
+WRONG: list[dict[str, object]] = [
+    {"at": None},
+    {"at": {}},
+    {"window_s": "5"},
+    {"window_s": -1},
+    {"window_s": 10**400},
+    {"window_s": float("nan")},
+    {"window_s": float("inf")},
+    {"rest": True},
+    {"pending": 5},
+]
+
+
+@pytest.mark.parametrize("change", WRONG)
 def test_what_is_no_candidacy_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no "):
         Candidacy.from_json(idle(3).as_json() | change)
