@@ -57,6 +57,22 @@ DEFAULTS: Final[dict[str, Any]] = {
             },
         },
     },
+    "lifecycle": {
+        "enabled": False,
+        "superviseIntervalSec": 60,
+        "idleMinutes": 60,
+        "bootDeadlineSec": 240,
+        "readyGateSec": 120,
+        "topiclessWake": "resume",
+        "resumeMaxIdleMinutes": 0,
+        "resumeMaxTokens": 0,
+        "maxWakesPerHour": 20,
+        "maxSendsPerHour": 20,
+        "crashLoopMax": 3,
+        "crashLoopWindowSec": 300,
+        "logMaxBytes": 5 * 2**20,
+        "logKeep": 5,
+    },
     "unjustifiedStopGate": {
         "authority": {"provider": "rules", "rulesMayEnforce": False},
         "continueCeiling": 2,
@@ -163,6 +179,25 @@ _REAPER: Final = _object(
     maxTickSec=_number(1, 3600, "How long a look may take before it says so."),
     pressure=_PRESSURE,
 )
+_LIFECYCLE: Final = _object(
+    enabled=_switch("Whether the server watches over the peers."),
+    superviseIntervalSec=_number(0.1, 86_400, "How often it looks."),
+    idleMinutes=_number(0, 100_000, "A peer that was idle for so long is parked; 0: never."),
+    bootDeadlineSec=_number(0.1, 3600, "How long a client may take to show where one types."),
+    readyGateSec=_number(0.1, 3600, "How long a client may take from then on to begin its first turn."),
+    topiclessWake={
+        "enum": ["resume", "fresh"],
+        "description": "What a message without a topic does to a parked peer that no person talks to.",
+    },
+    resumeMaxIdleMinutes=_number(0, 10_000_000, "What was idle for longer is woken fresh, not resumed; 0: no limit."),
+    resumeMaxTokens=_whole(0, 1_000_000_000, "A context of more tokens is woken fresh, not resumed; 0: no limit."),
+    maxWakesPerHour=_whole(1, 100_000, "How often a peer is woken in an hour."),
+    maxSendsPerHour=_whole(1, 100_000, "How many messages a peer gets in an hour."),
+    crashLoopMax=_whole(1, 16, "After how many crashes in the window a peer is left asleep."),
+    crashLoopWindowSec=_number(1, 86_400, "For how many seconds a crash counts."),
+    logMaxBytes=_whole(4096, 100 * 2**20, "How long lifecycle.log grows before a new one is begun."),
+    logKeep=_whole(1, 100, "How many earlier ones are kept."),
+)
 
 SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -174,6 +209,7 @@ SCHEMA: Final[dict[str, Any]] = {
         },
         sessions=_SESSIONS,
         monitoring=_object(sessionReaper=_REAPER),
+        lifecycle=_LIFECYCLE,
         unjustifiedStopGate=_GATE,
     ),
 }  # fmt: skip

@@ -121,7 +121,7 @@ def test_no_configuration_is_made_where_there_is_none(installed: Scratch) -> Non
 
 
 def test_a_configuration_gains_what_it_lacks_and_keeps_every_byte_and_its_mode(scratch: Scratch) -> None:
-    never = '"_instar_noMigrate": ["unjustifiedStopGate", "monitoring"]'
+    never = '"_instar_noMigrate": ["unjustifiedStopGate", "monitoring", "lifecycle"]'
     text = f'{{\n\t"authToken" : "s3cret", {never},\n\t"sessions": {{ "maxSessions": 3 }}\n}}'
     scratch.write(CONFIG, text, 0o600)
     said = scratch.migrate()
