@@ -1,0 +1,155 @@
+"""One pass over all peers: who died is put away and counted, who was stopped is ended, who is idle is parked.
+
+One peer that cannot be looked after keeps no other from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from instar.errors import InstarError
+from instar.lifecycle.held import held
+from instar.lifecycle.orders import Order
+from instar.lifecycle.peers import Peer
+from instar.lifecycle.tending import QUIET, Outcome, tell, tend
+from instar.lifecycle.wake import wake
+from instar.lifecycle.watching import names_of
+from instar.sessions.parking.markers import BusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from instar.lifecycle.edges import Edges
+
+FAILED_AT_MOST: Final = 10  # passes over a file that cannot be read
+AGAIN_S: Final = 60.0  # until a clean start that failed is tried for the second and last time
+
+
+class Supervisor:
+    """Looks after the peers of a project. `is_verbose` is whether what was not decided is told as well."""
+
+    def __init__(self, edges: Edges, *, is_verbose: bool = False) -> None:
+        self._edges = edges
+        self._is_verbose = is_verbose
+        self._failed: Counter[str] = Counter()
+        self._said: dict[str, object] = {}
+        self._again: dict[str, float] = {}  # when a clean start is tried again, by the monotonic clock
+
+    def run(self) -> list[dict[str, Any]]:
+        """Make a pass, start clean who asked for it, and return what was done, a row each. Raise InstarError."""
+        outcomes = self.tick()
+        return [*(each.as_json() for each in outcomes), *self.relaunch(outcomes)]
+
+    def tick(self) -> list[Outcome]:
+        """Make a pass, and return an outcome for each peer. Raise InstarError where they cannot be listed."""
+        outcomes = []
+        for identity in self._identities():
+            outcome = self._isolated(identity)
+            self._tell(outcome)
+            outcomes.append(outcome)
+        self._tell_of_servers(outcomes)
+        return outcomes
+
+    def relaunch(self, outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+        """Start those clean that asked for it; return the results of the wakes. What fails is tried once more."""
+        now = self._edges.clock.monotonic()
+        asked = {each.identity for each in outcomes if each.action == "needs-eager-fresh"}
+        due = {identity for identity, at in self._again.items() if at <= now} - asked
+        return [self._relaunched(identity, is_last=identity in due) for identity in sorted(asked | due)]
+
+    def _relaunched(self, identity: str, *, is_last: bool) -> dict[str, Any]:
+        self._again.pop(identity, None)
+        runtime, name = names_of(identity)
+        try:
+            self._edges.marks.clear_new_eager(identity)  # first: what fails may not do so for ever
+            said = wake(Order(name, want="fresh", runtime=runtime, waits_s=0.0), self._edges)
+        except Exception as error:  # noqa: BLE001 - one peer keeps no other from its start
+            said = {"status": "FAILED", "cause": "error", "reason": f"{type(error).__name__}: {error}"}
+        if said["status"] != "READY" and not said.get("stopped"):
+            self._edges.log(
+                "attention", personality=name, identity=identity, cause="eager-relaunch-failed", reason=said["reason"]
+            )
+            if not is_last:
+                self._again[identity] = self._edges.clock.monotonic() + AGAIN_S
+        return {"identity": identity, "action": "eager-relaunch", **said}
+
+    def _identities(self) -> list[str]:
+        """Return all that may have to be looked after: what has a file of a session, and every peer."""
+        found = set(self._edges.marks.identities())
+        for peer in self._edges.peers():
+            if isinstance(peer, Peer):
+                found.update(peer.on(runtime).identity for runtime in peer.runtimes)
+        return sorted(identity for identity in found if names_of(identity)[1])
+
+    def _isolated(self, identity: str) -> Outcome:
+        try:
+            outcome = look_after(identity, self._edges)
+        except BusyError:
+            return Outcome(identity, "skipped-busy", "in-flight")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked after
+            return self._error(identity, error)
+        self._failed.pop(identity, None)
+        return outcome
+
+    def _error(self, identity: str, error: Exception) -> Outcome:
+        """Leave a peer as it is; what has been in the way for long is put aside."""
+        self._failed[identity] += 1
+        why = str(error) if isinstance(error, InstarError) else f"{type(error).__name__}: {error}"
+        said = {"reason": why}
+        if self._failed[identity] >= FAILED_AT_MOST and self._is_torn(identity):
+            aside = self._edges.marks.put_session_aside(identity)
+            said["quarantined"] = aside.name if aside else "failed"
+            del self._failed[identity]
+        return Outcome(identity, "skipped-error", "peer-error-isolated", said)
+
+    def _is_torn(self, identity: str) -> bool:
+        try:
+            self._edges.marks.session(identity)
+        except InstarError:
+            return True
+        return False
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Write the line of an outcome; one that only goes on is written once."""
+        key = (outcome.action, outcome.outcome, outcome.fields.get("kept"), outcome.fields.get("reason"))
+        is_known = self._said.get(outcome.identity) == key
+        self._said[outcome.identity] = key
+        is_news = outcome.action not in QUIET or outcome.outcome == "kept"
+        goes_on = outcome.action.startswith("skipped-") or outcome.outcome == "kept"
+        if self._is_verbose or (is_news and not (is_known and goes_on)):
+            tell(outcome, self._edges, is_verbose=True)
+
+    def _tell_of_servers(self, outcomes: list[Outcome]) -> None:
+        """Tell of a tmux server that died once, not once for each peer that was in it."""
+        for server, count in Counter(each.fields.get("server") for each in outcomes).items():
+            if server:
+                self._edges.log("server-dead", server=server, peers=count)
+
+
+def look_after(identity: str, edges: Edges, seconds: float = 0.0) -> Outcome:
+    """Do all that is to be done about one peer; wait for its lock for so long. Raise BusyError, and InstarError."""
+    if managed := edges.managed(names_of(identity)[1]):
+        return Outcome(identity, "skipped-launchd", "read-only-h4", {"reason": managed.why})
+    with held(edges, identity, seconds):
+        outcome = tend(identity, edges)
+    return _ended(outcome, edges, seconds) if outcome.then else outcome
+
+
+def _ended(outcome: Outcome, edges: Edges, seconds: float) -> Outcome:
+    """End what is to be ended. The manager takes the lock itself, and looks for the last time."""
+    identity = outcome.identity
+    if not outcome.session_id:
+        return Outcome(identity, "skipped-error", "no-record", outcome.fields)
+    if outcome.then == "kill":
+        ended = edges.kill(outcome.session_id, "stop")
+    else:
+        reason = "supervise-idle" if outcome.then == "park" else "self-fresh"
+        ended = edges.park(outcome.session_id, reason, outcome.then == "reset")
+    if not ended.get("terminated"):
+        return Outcome(identity, "alive", "kept", {**outcome.fields, "kept": str(ended.get("skipped"))})
+    with held(edges, identity, seconds):
+        after = tend(identity, edges)
+    if after.action in ("alive", "skipped-indeterminate"):
+        return after  # somebody has woken it since
+    return Outcome(identity, outcome.action, outcome.outcome, outcome.fields)
