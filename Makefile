@@ -2,6 +2,8 @@
 # make test   sets everything up and runs all checks
 PYTHON ?= python3
 BIN := .venv/bin
+# Half of a test is waiting for other programs.
+WORKERS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
 
 .PHONY: demo test lint bench clean
 
@@ -9,7 +11,7 @@ demo: .venv/installed
 	@$(BIN)/python demo.py
 
 test: .venv/developed lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 lint: .venv/developed
 	$(BIN)/python -m migrator.render --check

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from instar.errors import InstarError
 from instar.sessions.screens import drawn, screen
-from instar.sessions.screens.screen import _bottom, _is_placeholder, _patterns, _typed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +97,7 @@ class Adapter:
     def surface(self, frame: str, title: str, folder: str) -> Surface:
         """Return what a screen offers; the arguments are those of `screen.read`. Raise nothing."""
         seen = screen.read(self.runtime, frame, title, folder)
-        typed = _composed(self.runtime, frame)
+        typed = screen.composed(self.runtime, frame)
         if seen.reading == "modal" or typed is None:
             dialog = self._dialog(frame, is_one=seen.reading == "modal")
             return Surface("dialog", f"it {dialog.says}", dialog=dialog) if dialog else Surface("starting", seen.why)
@@ -136,16 +135,6 @@ def adapter(runtime: str) -> Adapter:
             return known
     names = ", ".join(each.runtime for each in ADAPTERS)
     raise InstarError(f"{runtime!r:.80} is no client that a peer can run in: those are {names}")
-
-
-def _composed(runtime: str, frame: str) -> str | None:
-    """Return what is typed where prompts are, also while the client works; None where no place for a prompt is."""
-    known = _patterns(runtime)
-    bottom = _bottom(known, drawn.rows(frame)) if known else None
-    if known is None or bottom is None or not bottom.has_composer:
-        return None
-    text = _typed(bottom)
-    return "" if not text or _is_placeholder(known, bottom, frame, text) else text
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,16 @@ def read(client: str, frame: str, title: str, folder: str) -> Screen:
     return Screen(reading, why, _digest(_lasting(known, bottom)), raw, known.version)
 
 
+def composed(client: str, frame: str) -> str | None:
+    """Return what is typed where prompts are, also while the client works; None where there is no place for one."""
+    known = _patterns(client)
+    bottom = _bottom(known, drawn.rows(frame)) if known else None
+    if known is None or bottom is None or not bottom.has_composer:
+        return None
+    text = _typed(bottom)
+    return "" if not text or _is_placeholder(known, bottom, frame, text) else text
+
+
 def measured(client: str) -> tuple[str, ...]:
     """Return the versions of a client that its patterns were recorded on; none for an unknown client."""
     known = _patterns(client)
