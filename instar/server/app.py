@@ -1,4 +1,4 @@
-"""The routes: what each asks of the gate or the sessions, and in which words the answer comes back."""
+"""The routes: what each asks of the gate, the sessions or the peers, and in which words the answer comes back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route, Router
 
 from instar import __version__
+from instar.server import peers as peers_routes
 from instar.server import sessions as sessions_routes
 from instar.server.lanes import EVALUATIONS, OTHERS, JobError, Lane
 from instar.server.transport import BODY_S, OPEN, Refusal, Transport, check_token
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Scope
 
+    from instar.server.peers import PeersApi
     from instar.server.sessions import SessionsApi
 
     Answer = tuple[int, dict[str, Any]]
@@ -96,7 +98,7 @@ class GateApi(Protocol):
 
 
 class App:
-    """The routes before a gate, and before the sessions, None where nothing can be told of them.
+    """The routes before a gate, and before the sessions and the peers, None where nothing can be told of them.
 
     `alive` is called once a second, beside the gate's own tick.
     """
@@ -106,6 +108,7 @@ class App:
         gate: GateApi,
         *,
         sessions: SessionsApi | None = None,
+        peers: PeersApi | None = None,
         agent: str,
         token: Callable[[], str],
         alive: Callable[[], None] = lambda: None,
@@ -113,6 +116,7 @@ class App:
     ) -> None:
         self._gate = gate
         self._sessions = sessions
+        self._peers = peers
         self._agent = agent
         self._token = token
         self._alive = alive
@@ -136,10 +140,11 @@ class App:
         )
 
     def open(self) -> None:
-        """Have stops come, and the sessions looked after: the server can be found."""
+        """Have stops come, and the sessions and peers looked after: the server can be found."""
         self._gate.open()
-        if self._sessions:
-            self._sessions.start()
+        for each in (self._sessions, self._peers):
+            if each:
+                each.start()
 
     def retire(self) -> None:
         """Have no more stops come."""
@@ -148,13 +153,13 @@ class App:
     def close(self) -> bool:
         """Wait for what is being worked on, and have the gate write down what is not yet.
 
-        Return whether nothing goes on: a look at the sessions may take longer than an end does.
+        Return whether nothing goes on: a look at the sessions or the peers may take longer than an end does.
         """
-        has_ended = self._sessions is None or self._sessions.stop()
+        stopped = [each.stop() for each in (self._peers, self._sessions) if each]
         for lane in (self._evaluations, self._others, self._ticks):
             lane.close()
         self._gate.close()
-        return has_ended
+        return all(stopped)
 
     def _routes(self) -> list[Route]:
         gate = self._gate
@@ -175,6 +180,7 @@ class App:
             self._post("/hooks/events", gate.hook_event),
             self._post(HEARTBEAT, lambda _: (200, {"ok": True})),
             *sessions_routes.routes(self._get, self._sessions),
+            *peers_routes.routes(self._get, self._peers),
         ]
 
     def _lane_of(self, path: str) -> Lane | None:

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from instar.server.app import GateApi
+    from instar.server.peers import PeersApi
     from instar.server.sessions import SessionsApi
 
     GateMaker = Callable[[Path, dict[str, Any]], GateApi]
     SessionsMaker = Callable[[Path], SessionsApi | None]
+    PeersMaker = Callable[[Path], PeersApi | None]
 
 HOST: Final = "127.0.0.1"
 CONNECTIONS: Final = 512
@@ -42,7 +44,11 @@ _log: Final = logging.getLogger("instar.server")
 
 
 def run(
-    root: Path, port: int | None = None, make_gate: GateMaker | None = None, make_sessions: SessionsMaker | None = None
+    root: Path,
+    port: int | None = None,
+    make_gate: GateMaker | None = None,
+    make_sessions: SessionsMaker | None = None,
+    make_peers: PeersMaker | None = None,
 ) -> None:
     """Serve a project until SIGTERM or SIGINT; then finish what is being answered, and write all down.
 
@@ -54,7 +60,8 @@ def run(
     with only_server(root) as lock:
         handler = logs.configure(root)
         try:
-            is_quiet = _serve(root, port, (make_gate or _gate, make_sessions or _sessions), lock)
+            makers = (make_gate or _gate, make_sessions or _sessions, make_peers or _peers)
+            is_quiet = _serve(root, port, makers, lock)
         except InstarError as error:
             _log.error("%s", error)
             raise
@@ -85,15 +92,26 @@ def _sessions(root: Path) -> SessionsApi | None:
         return None
 
 
-def _serve(root: Path, port: int | None, makers: tuple[GateMaker, SessionsMaker], lock: Lock) -> bool:
+def _peers(root: Path) -> PeersApi | None:
+    """Return what is told of the peers; whatever keeps that from being, the gate is served all the same."""
+    try:
+        from instar.lifecycle.serving import Serving  # noqa: PLC0415 - as above
+
+        return Serving(root)
+    except Exception:  # noqa: BLE001 - whatever it is
+        _log.exception("nothing can be told of the peers")
+        return None
+
+
+def _serve(root: Path, port: int | None, makers: tuple[GateMaker, SessionsMaker, PeersMaker], lock: Lock) -> bool:
     """Serve until the end, and return whether nothing goes on after it."""
     config = _config(root)
     _allow_files()
     with _listening(_port(config) if port is None else port) as listener:
         here = Endpoint(listener.getsockname()[1], os.getpid(), start_of(os.getpid()) or "")
-        gate, sessions = makers[0](root, config), makers[1](root)
+        gate, sessions, peers = makers[0](root, config), makers[1](root), makers[2](root)
         app = App(
-            gate, sessions=sessions, agent=_agent(config), token=lambda: token(root),
+            gate, sessions=sessions, peers=peers, agent=_agent(config), token=lambda: token(root),
             alive=lambda: _stay_one(root, here, server),
         )  # fmt: skip
         server = _Server(app, root, here, lock)

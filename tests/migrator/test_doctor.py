@@ -30,6 +30,7 @@ DATA = ".instar/server-data"
 MODE = ".instar/state/session-reaper-mode.json"
 REAPER = ".instar/state/session-reaper.json"
 RECORDS = ".instar/state/sessions"
+AGENTS = ".instar/agents"
 EVENTS = ".instar/logs/sentinel-events.jsonl"
 AT_HOME = "../home/"  # from the project
 COMMANDS = {"claude": 5, "codex": 6}  # of ours that are registered with a client
@@ -280,6 +281,11 @@ def reaper(scratch: Scratch, mode: str, **switch: object) -> None:
     scratch.write_json(MODE, {"mode": mode, **switch})
 
 
+def peer(scratch: Scratch, file: str, **values: object) -> None:
+    """Have the profile of a peer say this."""
+    scratch.write_json(f"{AGENTS}/{file}.json", {"name": file, "runtime": "claude-code", **values})
+
+
 def starved(seconds: float) -> str:
     """Return the row in which the reaper told that it starves, so long ago."""
     at = datetime.fromtimestamp(time.time() - seconds, timezone.utc).isoformat()
@@ -434,6 +440,31 @@ USERS: dict[str, tuple[Break, str, str]] = {  # what is done to the project, the
         "parking-broken-off",
         "warning",
     ),
+    "peer whose profile is no JSON": (lambda it: it.write(f"{AGENTS}/bob.json", "{"), "peer-broken", "warning"),
+    "peer with another's profile": (lambda it: peer(it, "bob", name="eve"), "peer-broken", "warning"),
+    "peer in a client that is none": (lambda it: peer(it, "bob", runtime="vim"), "peer-broken", "warning"),
+    "peer with a hostile name": (lambda it: it.write(f"{AGENTS}/a\x1b]0;b.json", "{}"), "peer-broken", "warning"),
+    "peer whose client is missing": (
+        lambda it: peer(it, "bob", launch={"env": {"PATH": "/nowhere"}}),
+        "peer-program-missing",
+        "warning",
+    ),
+    "peer whose folder is missing": (lambda it: peer(it, "bob", cwd="gone"), "peer-folder-missing", "warning"),
+    "peers that nobody looks after": (
+        lambda it: (peer(it, "bob"), it.write(SETTING, '{"lifecycle": {"enabled": true}}')),
+        "peers-without-server",
+        "warning",
+    ),
+    "wake that broke off": (
+        lambda it: aged(it.write(".instar/state/lifecycle/claude-code-bob.idle-reaped.inuse", "x"), 7200),
+        "peer-broken-off",
+        "warning",
+    ),
+    "death that nobody has told of": (
+        lambda it: aged(it.write(".instar/state/lifecycle/claude-code-bob.session.reaping", "{}"), 7200),
+        "peer-broken-off",
+        "warning",
+    ),
     "build whose state is no JSON": (lambda it: it.write(STATE, "{"), "build-state-broken", "error"),
     "file of a killed migration": (
         lambda it: aged(it.write(".claude/.instar-123-settings.json", "{"), 7200),
@@ -492,6 +523,25 @@ def test_sessions_that_are_looked_after_are_no_defect(installed: Scratch) -> Non
     seen = doctor(installed)
     assert seen.defects == set()
     assert "on (live)" in seen.one("sessions")["text"]
+
+
+def test_peers_that_can_be_woken_are_no_defect(installed: Scratch, tmp_path: Path) -> None:
+    assert doctor(installed).one("peers")["text"] == "there are none"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("claude", "codex", "tmux"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    path = {"launch": {"env": {"PATH": str(programs)}}}
+    peer(installed, "bob", runtimes=["claude-code", "codex-cli"], cwd=str(tmp_path), **path)
+    installed.write(SETTING, '{"lifecycle": {"enabled": true}}')
+    installed.write_json(f"{DATA}/endpoint.json", {"pid": os.getpid()})
+    installed.write(".instar/state/lifecycle/claude-code-bob.idle-reaped.inuse", "x")
+
+    seen = doctor(installed)
+    assert seen.defects <= {"peers-without-tmux"}
+    if not seen.defects:
+        assert seen.one("peers")["text"] == "1 peer can be woken, and nothing broke off"
 
 
 def test_reaper_whose_server_lives_is_no_defect(installed: Scratch) -> None:
