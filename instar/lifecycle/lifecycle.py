@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -186,6 +187,8 @@ class Lifecycle:
             "id": session_id, "status": "running", "startedAt": now, "client": runtime, "agent": life.agent,
             "tmux": life.tmux, "identity": identity, "launchedBy": LAUNCHED_BY, STAND_IN: identity, "version": 1,
         }  # fmt: skip
+        with suppress(InstarError):
+            record["cwd"] = str(self.peers.get(names_of(identity)[1]).cwd)
         place = self.root / registry.FOLDER / f"{session_id}.json"
         with registry.locked(self.root):
             if place.exists() or any(each.record.get("agent") == life.agent for each in registry.sessions(self.root)):

@@ -81,6 +81,9 @@ def new(name: str, edges: Edges, *, task: str = "", runtime: str = "") -> dict[s
     """
     try:
         peer = _chosen(name, runtime, edges)
+    except InstarError as error:
+        return _failed(name, "new", Refused("unknown-peer", str(error)), edges)
+    try:
         past = _ended_for_good(peer, edges)
     except Refused as refusal:
         return _failed(name, "new", refusal, edges)

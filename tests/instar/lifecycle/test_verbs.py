@@ -111,6 +111,10 @@ def test_what_others_run_and_who_is_not_there_is_left_alone(machine: Machine, ve
     assert verb("../up", machine.edges)["status"] == "FAILED"
 
 
+def test_new_of_nobody_says_so(machine: Machine) -> None:
+    assert verbs.new("nobody", machine.edges)["cause"] == "unknown-peer"
+
+
 def test_new_ends_it_and_begins_clean_and_tells_what_it_left(machine: Machine) -> None:
     made = machine.begin_watched()
     machine.marks.set_stopped(BOB)
