@@ -2,8 +2,7 @@
 # make test   sets everything up and runs all checks
 PYTHON ?= python3
 BIN := .venv/bin
-# Half of a test is waiting for other programs.
-WORKERS ?= $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
+WORKERS ?= auto
 
 .PHONY: demo test lint bench clean
 
