@@ -35,6 +35,20 @@ TEMPLATES = {
         "Good reasons to end a turn: a decision that only the person can make, something that is missing and cannot be had here, an\n"
         "error that cannot be cleared, or that all of the work is done. Say plainly which one it is.\n"
     ),
+    "documents/peers.md": (
+        "## Other agents of this project\n"
+        "\n"
+        "Named agents are told something by a command, and woken for it where they sleep:\n"
+        "\n"
+        "    instar-peers list\n"
+        "    instar-peers send NAME \"What you found, and what you ask for\" --topic WORD\n"
+        "\n"
+        "Keep to one topic as long as it is the same matter: an agent that was parked then comes back with all that it knows. A refusal\n"
+        "says why, and when to try again; do not try before that. Answer an agent only if it asks you something.\n"
+        "\n"
+        "Where `INSTAR_PEER` is set you are one of them, of that name. `instar-peers self-fresh` gives you a clean start once your turn\n"
+        "is over: write down first, in a file, what you will need.\n"
+    ),
     "documents/sessions.md": (
         "## Waiting for something outside\n"
         "\n"
@@ -5097,6 +5111,10 @@ TEMPLATES = {
         "  \"documents/sessions.md\": {\n"
         "    \"contentHash\": \"fe1adbb3bb1b628e59d0333a3e18fcd9097a3757d13f0eccc1c2179a9917cf17\",\n"
         "    \"shippedHashes\": []\n"
+        "  },\n"
+        "  \"documents/peers.md\": {\n"
+        "    \"contentHash\": \"e274d6bef41c649f18fbaa7eb684a65c51237c9c802d7ae1ab809a8d1f6a39f4\",\n"
+        "    \"shippedHashes\": []\n"
         "  }\n"
         "}\n"
     ),
@@ -5106,6 +5124,7 @@ SHA256 = {
     "documents/agents-build.md": "21ca13a2bae7ec12f773a7288e0a0052579edf394ed69af9dd2a7893147b2103",
     "documents/claude-build.md": "2931dc4e6dd0ea0698341eb863a26e6c12ac47ab703d2f420b5d90c491e86f0d",
     "documents/gate.md": "dabac902a793740da955ae944dd1e06637f7174702f47fd5626e4e7407ab724a",
+    "documents/peers.md": "e274d6bef41c649f18fbaa7eb684a65c51237c9c802d7ae1ab809a8d1f6a39f4",
     "documents/sessions.md": "fe1adbb3bb1b628e59d0333a3e18fcd9097a3757d13f0eccc1c2179a9917cf17",
     "hooks/build-state.py": "e9ec8ed1eff6d6ad121405c683684e432e441882b77e77db3164dcc90095f81a",
     "hooks/build-stop-hook.py": "f54fe238d9445a06c38305cb5719e91ba8bd5bc0e908585acd66f29599dc7514",
@@ -5114,7 +5133,7 @@ SHA256 = {
     "hooks/session-event-hook.py": "6cd0f4e48eb52b42cdce7702a0fff1cdb103cbd292e06fc6ca4f1945772ce899",
     "hooks/stop-gate-router.py": "dc80d89972bd5c1ab373dc034d64708408962613577aef98c0405ab6f155de96",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "056e69391d1f3807e659860c55e3122d707325a40bb098123b521a3e5c777619",
+    "manifest.json": "ce75253f9b163741bdd01bd270cc044682ce2412766303b75216a7f4ee67a535",
 }
 
 GUIDES = {

@@ -35,5 +35,6 @@ SECTIONS = (
     "documents/claude-build.md",
     "documents/gate.md",
     "documents/sessions.md",
+    "documents/peers.md",
 )
 MANIFEST = "manifest.json"

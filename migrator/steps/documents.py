@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 PINS: Final = ".instar/identity-pins.json"
 # What shows that a part is in use which not everybody uses.
-SHOWN_BY: Final = {"gate": ".instar/server-data/gate-on", "sessions": ".instar/state/session-reaper-mode.json"}
+SHOWN_BY: Final = {
+    "gate": ".instar/server-data/gate-on",
+    "sessions": ".instar/state/session-reaper-mode.json",
+    "peers": ".instar/agents",
+}
 _IMPORT: Final = re.compile(r"^@(\./)?AGENTS\.md\s*$", re.MULTILINE)
 
 
@@ -62,9 +66,11 @@ SECTIONS: Final = (
     Section("build", AGENTS, "documents/agents-build.md"),
     Section("gate", AGENTS, "documents/gate.md"),
     Section("sessions", AGENTS, "documents/sessions.md"),
+    Section("peers", AGENTS, "documents/peers.md"),
     Section("build", CLAUDE, "documents/claude-build.md"),
     Section("gate", CLAUDE, "documents/gate.md"),
     Section("sessions", CLAUDE, "documents/sessions.md"),
+    Section("peers", CLAUDE, "documents/peers.md"),
 )
 TEMPLATES: Final = {section.template for section in SECTIONS}
 

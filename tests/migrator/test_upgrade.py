@@ -247,7 +247,11 @@ def test_section_that_was_taken_out_stays_out_until_its_pin_is_removed(scratch: 
 @pytest.mark.parametrize("path", [AGENTS, CLAUDE])
 @pytest.mark.parametrize(
     ("part", "shown_by"),
-    [("gate", ".instar/server-data/gate-on"), ("sessions", ".instar/state/session-reaper-mode.json")],
+    [
+        ("gate", ".instar/server-data/gate-on"),
+        ("sessions", ".instar/state/session-reaper-mode.json"),
+        ("peers", ".instar/agents/bob.json"),
+    ],
 )
 def test_where_a_part_is_in_use_documents_say_so_beside_the_build(
     scratch: Scratch, path: str, part: str, shown_by: str
