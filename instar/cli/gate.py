@@ -27,7 +27,9 @@ _mode = click.Choice(get_args(Mode))
 _operator = click.option("--operator", metavar="NAME", help="Who does this [default: the e-mail address of git].")
 _reason = click.option("--reason", default="", metavar="TEXT", help="Why, for the record.")
 _force = click.option("--force", metavar="REASON", help="Enforce although not enough was seen; the reason is kept.")
-_check = click.option("--check-thresholds", "is_check", is_flag=True, help="Only show what enforce asks for.")
+_check = click.option(
+    "--check-thresholds", "is_check", is_flag=True, help="Only show what enforce asks for; 1 if not met."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,7 +23,7 @@ from instar.errors import InstarError
 from instar.lifecycle import verbs
 from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.peers import Broken
-from instar.lifecycle.profile import RUNTIMES
+from instar.names import RUNTIMES
 from instar.project import open_root
 
 if TYPE_CHECKING:
@@ -195,7 +195,9 @@ def _become(command: list[str]) -> None:
     program = shutil.which(command[0])
     if program is None:
         raise InstarError(f"{command[0]} is not on PATH; it would be: {views.shell_words(command)}")
-    os.environ.pop("TMUX", None)  # another server: tmux would take it for itself within itself
+    if os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0] == command[command.index("-S") + 1]:
+        # A terminal that shows a peer already goes over to the other: tmux shows nothing within itself.
+        command = ["switch-client" if word == "attach-session" else word for word in command]
     os.execv(program, command)  # noqa: S606 - no shell is wanted
 
 

@@ -22,12 +22,12 @@ from instar.lifecycle import verbs
 from instar.lifecycle.adapters import adapter
 from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.messages import unfit
-from instar.lifecycle.peers import Broken, Peer, checked_name
-from instar.lifecycle.profile import RUNTIMES
+from instar.lifecycle.peers import Broken, Peer
+from instar.names import RUNTIMES, checked_name
 from instar.project import open_root
 
 if TYPE_CHECKING:
-    from instar.lifecycle.profile import Runtime
+    from instar.names import Runtime
 
 HOOKS: Final = ".instar/hooks"
 LIVES: Final = ("alive", "dialog", "unknown")

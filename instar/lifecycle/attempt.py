@@ -110,9 +110,9 @@ class _Attempt:
 
     def _situation(self, park: Park | None, past: Past | None) -> Situation:
         identity, order = self._peer.identity, self._order
-        cause = self._edges.end(self._life).cause if self._life.session else ""
-        if any(each.of == name_of(self._life) for each in self._marks.deaths(identity) if each.of):
-            cause = "crash"  # it was told as one; a server ends by itself with the last of its panes
+        cause = self._marks.ended(identity, name_of(self._life))
+        if not cause and self._life.session:
+            cause = self._edges.end(self._life).cause
         return Situation(
             want=order.want,
             is_parked=park is not None,

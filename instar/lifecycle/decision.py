@@ -26,7 +26,6 @@ Cause = Literal[
     "server-dead",
     "first-wake",
     "crash-or-self-close",
-    "profile-unreadable",
     "idle-reaped-human-no-resume",
     "idle-reaped-no-topic",
     "idle-reaped-new-topic",
@@ -59,7 +58,7 @@ class Situation:
     `want` is "" where a message wakes it. `is_parked` is whether a park marker is there that speaks of what it would
     take up. `resumable` is None where nothing is proven to be there. `is_renewed` is whether it was told to begin anew
     at its next wake. `end` is what became of its last session, where that was no doing of its own. `is_human` is
-    whether people talk to it; None where its profile cannot be read. `topic` and `topics` are as `Marks` keeps them.
+    whether people talk to it. `topic` and `topics` are as `Marks` keeps them.
     """
 
     want: Literal["", "fresh", "resume"] = ""
@@ -67,7 +66,7 @@ class Situation:
     resumable: Resumable | None = None
     is_renewed: bool = False
     end: Literal["", "server-dead", "host-reboot"] = ""
-    is_human: bool | None = False
+    is_human: bool = False
     topic: str = ""
     topics: tuple[str, ...] = ()
 
@@ -142,12 +141,8 @@ def _is_not_parked(it: Situation, _: Policy) -> bool:
 # Below here it is parked.
 
 
-def _has_no_profile(it: Situation, _: Policy) -> bool:
-    return it.is_human is None
-
-
 def _is_human_without_past(it: Situation, _: Policy) -> bool:
-    return bool(it.is_human) and it.resumable is None
+    return it.is_human and it.resumable is None
 
 
 def _is_topicless(it: Situation, policy: Policy) -> bool:
@@ -172,7 +167,7 @@ def _is_over(known: float | None, limit: float | None) -> bool:
 
 
 def _is_human(it: Situation, _: Policy) -> bool:
-    return bool(it.is_human)
+    return it.is_human
 
 
 _NOTHING: Final[frozenset[Consumed]] = frozenset()
@@ -190,9 +185,6 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(_lost_server, "fresh", "server-dead", _NOTHING, "its tmux server ended, and it with it"),
     Row(_left_nothing, "fresh", "first-wake", _NOTHING, "there is nothing that it could take up"),
     Row(_is_not_parked, "fresh", "crash-or-self-close", _NOTHING, "its last session ended without being parked"),
-    Row(
-        _has_no_profile, "fresh", "profile-unreadable", _NOTHING, "its profile cannot be read; its session stays parked"
-    ),
     Row(_is_human_without_past, "fresh", "idle-reaped-human-no-resume", _PARK, "its parked session cannot be taken up"),
     Row(_is_topicless, "fresh", "idle-reaped-no-topic", _PARK, "the message has no topic, and such begin anew"),
     Row(_has_new_topic, "fresh", "idle-reaped-new-topic", _PARK, "its parked session was about other topics"),

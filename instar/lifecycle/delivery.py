@@ -10,20 +10,17 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from filelock import FileLock, Timeout
-
 from instar.errors import InstarError
-from instar.files import private_folder
 from instar.lifecycle.adapters import Surface, adapter
 from instar.lifecycle.messages import CHARACTERS_AT_MOST, flat, unfit
+from instar.locks import alone
 from instar.sessions import registry
 from instar.sessions.parking.markers import FOLDER, identity_of
-from instar.sessions.registry import let_go
 from instar.sessions.transcripts.records import Unresolved, opened, parsed
 
 if TYPE_CHECKING:
@@ -47,6 +44,7 @@ POLL_S: Final = 0.1
 _PROMPT_KEPT: Final = 200  # characters of a prompt that a record holds
 
 _COLLAPSED: Final = re.compile(r"\[Pasted text #\d+(?: \+\d+ lines)?\]|\[Pasted Content \d+ chars\](?: #\d+)?")
+_DEAD: Final = "dead"
 _SHOWN_AT_LEAST: Final = 12  # characters of a part that is no paragraph
 _MORE: Final = re.compile(r" {2,}[↑↓]$", re.MULTILINE)  # Codex, where a prompt is too long to be in sight
 _BLANK_ROW: Final = re.compile(r"\n[^\S\n]*\n")
@@ -108,27 +106,10 @@ def deliver(root: Path, target: Target, message: str, *, tmux: Tmux, landing_s: 
     if why := unfit(target.client, message):
         return Delivered("refused", why)
     try:
-        with _alone(root, target.identity):
+        with alone(root / FOLDER / f"{target.identity}{LOCK}", LOCK_S, "another message is being delivered to it"):
             return _Delivery(root, target, message, tmux).done(landing_s)
     except InstarError as error:
         return Delivered("held", str(error))
-
-
-@contextmanager
-def _alone(root: Path, identity: str) -> Iterator[None]:
-    """Be the only one who types into a client. Raise InstarError."""
-    lock = FileLock(root / FOLDER / f"{identity}{LOCK}", timeout=LOCK_S, mode=0o600)
-    try:
-        private_folder(root / FOLDER)
-        lock.acquire()
-    except Timeout as error:
-        raise InstarError("another message is being delivered to it") from error
-    except OSError as error:
-        raise InstarError(f"{root / FOLDER} cannot be locked: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        let_go(lock)
 
 
 @dataclass(frozen=True)
@@ -155,9 +136,9 @@ class _Delivery:
     def done(self, landing_s: float) -> Delivered:
         before = self._until_open()
         if before.fault or before.surface.moment not in {"ready", "busy"}:
-            return Delivered(before.fate if before.fault else "held", before.fault or before.surface.why)
-        if why := self._paste():
-            return Delivered("refused", f"tmux did not paste it: {why}")
+            return Delivered("held", before.fault or before.surface.why)
+        if failed := self._paste():
+            return failed
         seen = self._until_seen()
         if seen.fault or not self._is_ours(seen.surface):
             return Delivered("refused", seen.fault or _unseen(seen.surface))
@@ -180,18 +161,26 @@ class _Delivery:
             return _Look(unknown, "its screen cannot be read", "held")
         return _Look(adapter(target.client).surface(view.frames[target.pane], pane.title, target.folder))
 
-    def _paste(self) -> str:
-        """Paste the message, with a blank after it; return why that failed."""
+    def _paste(self) -> Delivered | None:
+        """Paste the message, with a blank after it; return what is to be said where that failed."""
         # To Codex one before it, too, which it drops: no command of its own begins so. Claude would keep that one.
         before = " " if self._target.client == "codex-cli" else ""
         name, socket = f"instar-{secrets.token_hex(8)}", self._target.socket
         loaded = self._tmux.run(socket, "load-buffer", "-b", name, "-", stdin=f"{before}{self._message} ")
         if loaded.state != "done":
-            return loaded.why
-        pasted = self._tmux.run(socket, "paste-buffer", "-p", "-d", "-b", name, "-t", self._target.pane)
-        if pasted.state != "done":
-            self._tmux.run(socket, "delete-buffer", "-b", name)
-        return pasted.why if pasted.state != "done" else ""
+            return Delivered("refused", f"tmux did not take it: {loaded.why}")
+        pane = self._target.pane
+        paste = f"paste-buffer -p -d -b {name} -t {pane}"
+        # Asked and done in one go: tmux 3.3 itself, and all that runs in it, dies of a paste into a pane that is dead.
+        pasted = self._tmux.run(
+            socket, "if-shell", "-F", "-t", pane, "#{pane_dead}", f"display-message -p {_DEAD}", paste
+        )
+        if pasted.state == "done" and not pasted.text:
+            return None
+        self._tmux.run(socket, "delete-buffer", "-b", name)
+        if pasted.text:
+            return Delivered("held", "it has ended")
+        return Delivered("refused", f"tmux did not paste it: {pasted.why}")
 
     def _until_open(self) -> _Look:
         """Look until it takes messages: what was sent last stays for a moment where prompts are typed."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from instar.lifecycle.marks import Marks
     from instar.lifecycle.peers import Broken, Peer
     from instar.lifecycle.policy import Policy
-    from instar.lifecycle.services import Managed
+    from instar.services import Managed
     from instar.sessions.parking.markers import Markers, Park
     from instar.sessions.registry import Session
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
     from instar.sessions.machine.processes import Liveness
 
 Cause = Literal["parked", "host-reboot", "server-dead", "clean-exit", "crash"]
+CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)
 
 # What Claude Code says of an end that its user chose.
 CHOSEN: Final = ("prompt_input_exit", "logout")

@@ -8,20 +8,17 @@ on, as many as are kept.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-import stat
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from instar.files import private_folder
+from instar.files import append_line, private_folder, unblocked
+from instar.locks import let_go
 from instar.sessions.clock import iso
-from instar.sessions.registry import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +60,7 @@ class EventLog:
             with self._locked() as is_held:
                 if is_held:
                     self._rotate(len(line))
-                _append(self.path, line)
+                append_line(self.path, line)
         except (OSError, ValueError, OverflowError):
             self.lost += 1
 
@@ -147,28 +144,10 @@ def _quoted(text: str) -> str:
     return text if is_bare else json.dumps(text, ensure_ascii=False)
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Write a line in one step; one that a writer left torn is ended first. Raise OSError."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    try:
-        state = os.fstat(fd)
-        is_torn = state.st_size > 0 and os.pread(fd, 1, state.st_size - 1) != b"\n"
-        text = b"\n" + line if is_torn else line
-        if not stat.S_ISREG(state.st_mode) or os.write(fd, text) < len(text):
-            raise OSError(errno.EIO, f"{path} took no whole line")
-    finally:
-        os.close(fd)
-
-
 def _events(path: Path) -> list[dict[str, str]]:
     try:
-        with open(path, "rb", opener=_unblocked) as file:
+        with open(path, "rb", opener=unblocked) as file:
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline is torn
     except OSError:
         return []
     return [event for line in lines if (event := parse(line.decode("utf-8", "replace")))]
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open a file, whatever it turns out to be, without waiting for anybody, and through no link."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

@@ -5,17 +5,14 @@ They lie in `.instar/state/lifecycle`, beside those of parkings: `<identity>.<wh
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from filelock import FileLock, Timeout
-
 from instar.errors import InstarError
-from instar.files import private_folder, replace_file, set_aside
+from instar.files import replace_file, set_aside, sync_folder, unblocked
+from instar.locks import alone
 from instar.sessions.parking.markers import FOLDER
-from instar.sessions.registry import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,18 +43,8 @@ class Folder:
 
         It is not the lock of the peer itself, and may be taken below it.
         """
-        place = self.place(identity, LOCK)
-        lock = FileLock(place, timeout=LOCK_S, mode=0o600)
-        with _told(place, "locked"):
-            private_folder(self.path)
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise InstarError(f"{place} was held by another process for {LOCK_S:g} s") from error
-        try:
+        with alone(self.place(identity, LOCK), LOCK_S):
             yield
-        finally:
-            let_go(lock)
 
     def has(self, identity: str, end: str) -> bool:
         """Say whether a file is there, whatever it is."""
@@ -74,11 +61,10 @@ class Folder:
         place = self.place(identity, end)
         with _told(place, "read"):
             try:
-                fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+                with open(place, "rb", opener=unblocked) as file:
+                    found = file.read(BYTES_AT_MOST + 1)
             except FileNotFoundError:
                 return None
-            with os.fdopen(fd, "rb") as file:
-                found = file.read(BYTES_AT_MOST + 1)
         if len(found) > BYTES_AT_MOST:
             raise InstarError(f"{place} cannot be read: it is too large")
         return found
@@ -89,7 +75,7 @@ class Folder:
         with _told(place, "written"):
             self._sweep(f".{place.name}.")  # what killed writers left: under the lock nobody else's is in use
             replace_file(place, data)
-            self._sync()
+            sync_folder(self.path)
 
     def drop(self, identity: str, end: str) -> None:
         """Remove a file, if it is there."""
@@ -99,7 +85,7 @@ class Folder:
                 place.unlink()
             except FileNotFoundError:
                 return
-            self._sync()
+            sync_folder(self.path)
 
     def move(self, identity: str, end: str, to: str) -> bool:
         """Rename a file, over one that is there; say whether there was one to rename."""
@@ -109,7 +95,7 @@ class Folder:
                 place.replace(self.place(identity, to))
             except FileNotFoundError:
                 return False
-            self._sync()
+            sync_folder(self.path)
         return True
 
     def set_aside(self, identity: str, end: str, epoch: float) -> Path | None:
@@ -129,7 +115,7 @@ class Folder:
             self._sweep(prefix)
             self._sweep(f".{prefix}")
             if self.path.is_dir():
-                self._sync()
+                sync_folder(self.path)
 
     def _sweep(self, prefix: str) -> None:
         for name in self._names():
@@ -141,13 +127,6 @@ class Folder:
             return [path.name for path in self.path.iterdir()]
         except FileNotFoundError:
             return []
-
-    def _sync(self) -> None:
-        fd = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from instar.sessions.parking.markers import BusyError
+from instar.locks import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -137,6 +137,7 @@ class _Launch:
         self.adapter = adapter(self.peer.runtime)
         self.socket = socket_of(self.environ)
         self.now = Launched("up", "", self.socket)
+        self.transcript = ""  # of the session that it is proven to be
 
     def done(self, message: str) -> Launched:
         if message and (why := unfit(self.peer.runtime, message)):
@@ -250,6 +251,7 @@ class _Launch:
         if self.resume_id not in {None, session.id}:
             self._another(f"session {session.id} came up instead of the one that was to be resumed")
         self.now = replace(self.now, agent=session.record.get("agent"), session_id=session.id)
+        self.transcript = session.text("transcriptPath")
         with suppress(InstarError):  # the record is another's to write, too, and the next look marks it
             mark(self.root, session.id, self.peer.identity)
 
@@ -288,7 +290,8 @@ class _Launch:
     def _tell(self, message: str) -> None:
         assert self.now.server  # noqa: S101 - it was started
         target = Target(
-            self.peer.identity, self.peer.runtime, str(self.peer.cwd), self.socket, self.now.pane, self.now.server
+            self.peer.identity, self.peer.runtime, str(self.peer.cwd), self.socket, self.now.pane, self.now.server,
+            self.transcript,
         )  # fmt: skip
         delivered = deliver(self.root, target, message, tmux=self.tmux, landing_s=self.patience.landing_s)
         self.now = replace(self.now, delivered=delivered)

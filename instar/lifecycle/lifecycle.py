@@ -23,20 +23,14 @@ from instar.lifecycle.looks import STAND_IN, Looks
 from instar.lifecycle.marks import Marks
 from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Peers
-from instar.lifecycle.services import Services
 from instar.lifecycle.supervise import Supervisor
 from instar.lifecycle.wake import wake
 from instar.lifecycle.watching import names_of
-from instar.projects import shared_root
-from instar.sessions import classifier, registry
-from instar.sessions.assembly import BETWEEN_LOOKS_S, LIFTED, Assembly
+from instar.services import Services
+from instar.sessions import registry
+from instar.sessions.assembly import LIFTED, Assembly
 from instar.sessions.clock import Clock, iso
-from instar.sessions.look import Lookout
 from instar.sessions.machine.tmux import Tmux
-from instar.sessions.parking.ending import Graces
-from instar.sessions.parking.mending import Mending
-from instar.sessions.screens.calibration import Calibration
-from instar.sessions.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,7 +65,7 @@ class Lifecycle:
         self._environ = environ
         self._clock = clock or Clock()
         self._sleep = sleep
-        self._sessions = Assembly(root, environ, self._clock, sleep=sleep)
+        self._sessions = Assembly(root, environ, self._clock, sleep=sleep, services=self.services)
         self._marks = Marks(root, self._clock)
 
     def policy(self) -> Policy:
@@ -122,7 +116,9 @@ class Lifecycle:
             deliver=self._deliver,
             dialog=looks.dialog,
             spoke_at=looks.spoke_at,
-            park=self._park,
+            park=lambda session_id, reason, is_lifted: self._sessions.terminate(
+                session_id, reason, "supervisor", LIFTED if is_lifted else frozenset()
+            ),
             kill=lambda session_id, by: self._sessions.kill(session_id, by=by),
             close=looks.close,
             log=self.log.write,
@@ -140,9 +136,8 @@ class Lifecycle:
 
     def _settle(self, identity: str) -> object:
         """Complete or undo what is left of the parkings of an identity, whose lock is held."""
-        mending = Mending(self.root, self._marks.parks, Tmux(), lambda _row: None, Graces().term_s)
         reaping = (each.id for each in registry.sessions(self.root) if _is_reaping(each, identity))
-        return mending.settle(identity, next(reaping, ""))
+        return self._sessions.manager().settle(identity, next(reaping, ""))
 
     def _launch(self, peer: Peer, message: str, resume_id: str | None) -> Launched:
         rules = self.policy()
@@ -197,29 +192,6 @@ class Lifecycle:
                 replace_file(place, json.dumps(record, indent=2).encode("ascii"))
             except OSError as error:
                 raise InstarError(f"{place} cannot be written: {error.strerror}") from error
-
-    def _park(self, session_id: str, reason: str, is_lifted: bool) -> Mapping[str, Any]:  # noqa: FBT001 - an edge
-        """Park a session that two looks, a moment apart, show to be idle."""
-        found = registry.session(self.root, session_id)
-        if found is None:
-            return {"terminated": False, "skipped": "not-found"}
-        lifted = LIFTED if is_lifted else frozenset()
-        lookout = Lookout(Calibration(shared_root(self._environ)), clock=self._clock)
-        rules = self._sessions.policy()
-        marks = {each.session.id: each.marks() for each in lookout.sights([found], {}, rules, lifted)}
-        self._sleep(BETWEEN_LOOKS_S)
-
-        def judge(name: str, without: frozenset[str]) -> Verdict:
-            session = registry.session(self.root, name)
-            if session is None:
-                return Verdict("liveness-indeterminate", "it is not on record any more", "low")
-            (sight,) = lookout.sights([session], marks, rules, without)
-            verdict = classifier.judge(sight, without)
-            if verdict.is_clear and not sight.is_still():
-                return Verdict("frame-changed", "its screen is not what it was")
-            return verdict
-
-        return self._sessions.manager(judge).terminate(session_id, reason, by="supervisor", lifted=lifted)
 
 
 def _is_reaping(session: Session, identity: str) -> bool:

@@ -5,6 +5,7 @@ A session is told by its record, its process and the pane it was started in; not
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from instar.lifecycle.adapters import adapter
 from instar.lifecycle.context import context_tokens
 from instar.lifecycle.edges import Life, Past
 from instar.lifecycle.ends import End, Remains, end
+from instar.lifecycle.panes import POLL_S, close_after
 from instar.lifecycle.watching import names_of
 from instar.sessions import registry
 from instar.sessions.machine.process import READER
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from instar.sessions.parking.markers import Park
     from instar.sessions.registry import Session
 
+ENDING_S: Final = 2.0
 STAND_IN: Final = "standsFor"  # in a record that we made for a client that has not told of itself
 
 
@@ -65,7 +68,7 @@ class Looks:
         watched = liveness(state.get("agent")) if state.get("agent") else "dead"
         if by_record.state == "alive" or watched == "alive":
             return by_record if by_record.state == "alive" else _watched("alive", state)
-        shown = self._pane(identity)
+        shown = self._pane(identity, by_record)
         if shown is not None and shown.state == "alive":
             return shown
         unsure = by_record if by_record.state == "indeterminate" else shown
@@ -80,35 +83,46 @@ class Looks:
             if each.text("identity") == identity or is_same:
                 yield each
 
-    def _pane(self, identity: str) -> Life | None:
-        """Return the life that a pane of ours shows, or that nobody can tell; None where none shows any."""
+    def _pane(self, identity: str, dead: Life) -> Life | None:
+        """Return the life that a pane of ours shows, or that nobody can tell; None where none shows any.
+
+        `dead` is what is known by the records, none of which tells of a life.
+        """
         view = self.tmux.view(self.socket)
         if view.state == "indeterminate":
             return Life("indeterminate", f"the tmux server of the peers does not answer: {view.why}")
         for pane in view.panes.values():
             if identity in pane.sessions and not pane.is_dead and view.server_pid:
-                return self._in_pane(pane, view.server_pid)
+                return self._in_pane(pane, view.server_pid, dead)
         return None
 
-    def _in_pane(self, pane: Pane, server: int) -> Life | None:
+    def _in_pane(self, pane: Pane, server: int, dead: Life) -> Life | None:
         try:
             process, of_server = READER.look(pane.pid), READER.look(server)
         except OSError:
             return Life("indeterminate", "the process of its pane may not be looked at")
-        if process is None or process.is_zombie:
-            # tmux 3.3 may miss the end of a command until another child of it ends.
-            self.tmux.run(self.socket, "run-shell", ":")
-            view = self.tmux.view(self.socket)
-            left = view.panes.get(pane.id)
-            if view.state == "answered" and (left is None or left.is_dead):
-                return None
-            return Life("indeterminate", "the process of its pane is about to end")
+        died_in = ((dead.tmux or {}).get("server"), (dead.tmux or {}).get("pane"))
+        # What is left where a client has died is its wrapper, as Codex has one, and ends with it.
+        if process is None or process.is_zombie or (dead.state == "dead" and died_in == (server, pane.id)):
+            return self._ending(pane)
         agent = {"pid": process.pid, "start": process.start, "boot": self.clock.boot()}
         tmux = {
             "session": pane.session, "server": server, "serverStart": of_server.start if of_server else None,
             "socket": self.socket, "pane": pane.id,
         }  # fmt: skip
         return Life("alive", "", None, agent, tmux)
+
+    def _ending(self, pane: Pane) -> Life | None:
+        """Return None, for no life, once tmux knows as well that what ran in a pane has ended."""
+        deadline = time.monotonic() + ENDING_S
+        while True:
+            view = self.tmux.view(self.socket)
+            left = view.panes.get(pane.id)
+            if view.state == "gone" or (view.state == "answered" and (left is None or left.is_dead)):
+                return None
+            if time.monotonic() > deadline:
+                return Life("indeterminate", "the process of its pane is about to end")
+            time.sleep(POLL_S)
 
     def past(self, identity: str, park: Park | None) -> Past | None:
         """Return what of an identity may be taken up: what was parked, else the newest that can be."""
@@ -148,9 +162,10 @@ class Looks:
     def close(self, life: Life) -> None:
         """Remove the pane that a session died in, where it is one of ours."""
         stamp, agent = life.tmux or {}, life.agent or {}
-        pid = agent.get("pid")
-        if stamp.get("socket") == self.socket and isinstance(pid, int):
-            launching.close(self.tmux, self.socket, str(stamp.get("pane")), pid)
+        pid, server = agent.get("pid"), stamp.get("server")
+        if stamp.get("socket") == self.socket and isinstance(pid, int) and isinstance(server, int):
+            is_ours = names_of(str(stamp.get("session", ""))) != ("", "")
+            close_after(self.tmux, self.socket, str(stamp.get("pane")), server, pid, is_ours=is_ours)
 
     def spoke_at(self, session: Session) -> float | None:
         """Return when a session, or one below it, last wrote something; None where that cannot be told."""

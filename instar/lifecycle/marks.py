@@ -1,19 +1,23 @@
 """What is remembered of a peer from one of its sessions to the next, a file for each thing that is.
 
 Beside the park markers: `.session` (that it is to be watched), `.stopped`, `.fresh-next`, `.new-eager` (wanted of it, a
-moment each), `.topic` (what its session was about), `.deaths` (when it crashed) and `.last-delivered`. Whoever wakes,
-parks or stops a peer does so under the lock of its identity (`Markers.lock`); each change here is whole without it.
+moment each), `.topic` (what its session was about), `.deaths` (when it crashed), `.ended` (why its last one ended) and
+`.last-delivered`. Whoever wakes, parks or stops a peer does so under the lock of its identity (`Markers.lock`); each
+change here is whole without it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
 from instar.lifecycle import deaths, topics
 from instar.lifecycle.deaths import Death
+from instar.lifecycle.ends import CAUSES
 from instar.lifecycle.folder import Folder
 from instar.lifecycle.topics import clean_topic
 from instar.sessions.clock import Clock, boot_id, iso
@@ -23,10 +27,11 @@ from instar.sessions.parking.markers import MARKER, Markers
 from instar.sessions.reaper.candidacy import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from instar.lifecycle.deaths import Ring
+    from instar.lifecycle.ends import Cause
     from instar.sessions.parking.markers import Park
 
 __all__ = ["Marks", "clean_topic"]
@@ -36,8 +41,10 @@ REAPING: Final = ".session.reaping"
 STOPPED: Final = ".stopped"
 FRESH_NEXT: Final = ".fresh-next"
 NEW_EAGER: Final = ".new-eager"
+EAGER_AGAIN_S: Final = 60.0  # until a clean start that failed is tried for the second and last time
 TOPIC: Final = ".topic"
 DEATHS: Final = ".deaths"
+ENDED: Final = ".ended"
 LAST_DELIVERED: Final = ".last-delivered"
 TAKEN: Final = f"{MARKER}.inuse"
 
@@ -72,6 +79,12 @@ class Marks:
     def drop_session(self, identity: str) -> None:
         """Watch it no longer."""
         self._drop(identity, SESSION)
+
+    def session_age_s(self, identity: str) -> float:
+        """Return for how long what is watched stands as it does; 0.0 where nothing is, or nobody can tell."""
+        with suppress(OSError):
+            return self._clock.wall() - self._folder.place(identity, SESSION).lstat().st_mtime
+        return 0.0
 
     def put_session_aside(self, identity: str) -> Path | None:
         """Rename a file of a session that cannot be read; return where it is, None where that failed."""
@@ -141,12 +154,20 @@ class Marks:
         self._drop(identity, FRESH_NEXT)
 
     def new_eager(self, identity: str) -> bool:
-        """Say whether it ended itself to be started anew at once."""
-        return self._folder.has(identity, NEW_EAGER)
+        """Say whether it is to be started anew at once: it asked for that, or a first try failed a minute ago."""
+        if not self._folder.has(identity, NEW_EAGER):
+            return False
+        failed = self._eager_failure(identity)
+        passed = Moment.of(self._clock).since(failed) if failed else None
+        return passed is None or passed >= EAGER_AGAIN_S
 
-    def set_new_eager(self, identity: str, by: str = "") -> None:
-        """Have it started anew as soon as it has ended."""
-        self._set(identity, NEW_EAGER, by)
+    def set_new_eager(self, identity: str, by: str = "", *, has_failed: bool = False) -> None:
+        """Have it started anew as soon as it has ended; `has_failed` is whether that was tried in vain just now."""
+        self._set(identity, NEW_EAGER, by, {"failed": Moment.of(self._clock).as_json()} if has_failed else {})
+
+    def is_last_eager(self, identity: str) -> bool:
+        """Say whether it was tried in vain to start it anew, so that the next try is the last."""
+        return self._eager_failure(identity) is not None
 
     def clear_new_eager(self, identity: str) -> None:
         """Start it anew no more than any."""
@@ -196,6 +217,18 @@ class Marks:
             if after != before:
                 self._folder.write(identity, DEATHS, deaths.written(after))
         return after
+
+    def ended(self, identity: str, of: str) -> Cause | None:
+        """Return why the session that `of` names ended, as it was found then; None where nothing says so."""
+        said: dict[str, Any] = {}
+        with suppress(InstarError):  # what is found of it now tells as well, or nearly so
+            said = self._object(identity, ENDED) or {}
+        return next((each for each in CAUSES if of and said.get("of") == of and said.get("cause") == each), None)
+
+    def set_ended(self, identity: str, of: str, cause: Cause) -> None:
+        """Put down why a session has ended: what is found of it later may tell of what came after."""
+        with self._folder.lock(identity):
+            self._folder.write(identity, ENDED, _bytes({"identity": identity, "of": of, "cause": cause}))
 
     # When it was told something last.
 
@@ -257,8 +290,17 @@ class Marks:
         with self._folder.lock(identity):
             self._folder.clear(identity)
 
-    def _set(self, identity: str, end: str, by: str) -> None:
-        said = f"{iso(self._clock.wall())}\n" + (f"{json.dumps({'by': by})}\n" if by else "")
+    def _eager_failure(self, identity: str) -> Moment | None:
+        """Return when it was tried in vain to start it anew; None where it was not, or nobody can tell."""
+        try:
+            _, _, second = (self._folder.read(identity, NEW_EAGER) or b"").partition(b"\n")
+            return Moment.from_json(json.loads(second)["failed"])
+        except (InstarError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return None
+
+    def _set(self, identity: str, end: str, by: str, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        told = {**({"by": by} if by else {}), **more}
+        said = f"{iso(self._clock.wall())}\n" + (f"{json.dumps(told)}\n" if told else "")
         with self._folder.lock(identity):
             self._folder.write(identity, end, said.encode("ascii"))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from instar.lifecycle.peers import BrokenError
+
 if TYPE_CHECKING:
+    from instar.errors import InstarError
     from instar.lifecycle.peers import Peer
 
 Want = Literal["", "fresh", "resume"]
@@ -42,6 +45,11 @@ class Refused(Exception):  # noqa: N818 - it is an answer
         self.cause = cause
         self.mode = mode
         self.result = result
+
+
+def unknown(error: InstarError) -> Refused:
+    """Return the refusal where there is no such peer, or its profile cannot be used: nobody tells where it works."""
+    return Refused("profile-unreadable" if isinstance(error, BrokenError) else "unknown-peer", str(error))
 
 
 def result(peer: Peer | None, **said: Any) -> dict[str, Any]:  # noqa: ANN401 - what JSON holds

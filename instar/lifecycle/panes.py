@@ -49,12 +49,12 @@ class Exit:
 
 def exit_cause(tmux: Tmux, socket: str, pane: str) -> Exit | None:
     """Return how the command of a pane ended; None while it lives, or where nobody can tell."""
-    # tmux 3.3 may miss the end of a command until another child of it ends.
-    tmux.run(socket, "run-shell", ":")
     view = tmux.view(socket, [pane])
     found = view.panes.get(pane)
     if found is None or not found.is_dead:
         return None
+    # tmux with utempter is deaf to what ends while that tidies up after a pane, until another of its children ends.
+    tmux.run(socket, "run-shell", ":")
     form = "#{pane_dead_status} #{pane_dead_signal} #{pane_dead_time}"
     told = _STATUS.fullmatch(tmux.run(socket, "display-message", "-p", "-t", pane, form).text.strip("\n"))
     status, number, at = told.groups() if told else ("", "", "")
@@ -80,6 +80,25 @@ def close(tmux: Tmux, socket: str, pane: str, pid: int) -> bool:
         if time.monotonic() > deadline:
             return False
         tmux.run(socket, "kill-pane", "-t", pane)
+        time.sleep(POLL_S)
+
+
+def close_after(tmux: Tmux, socket: str, pane: str, server: int, pid: int, *, is_ours: bool) -> bool:  # noqa: PLR0913 - what tells a pane
+    """Close the pane that a client, `pid`, has ended in; say whether it is gone.
+
+    What was started there may be a wrapper, which ends after its client, as that of Codex does: in a pane that is ours
+    its end is waited for. Where anything else goes on, the pane is left.
+    """
+    deadline = time.monotonic() + CLOSED_S
+    while True:
+        view = tmux.view(socket)
+        found = view.panes.get(pane) if view.server_pid == server else None
+        if found and (found.is_dead or found.pid == pid):
+            return close(tmux, socket, pane, found.pid)
+        if view.state != "indeterminate" and found is None:
+            return True
+        if (found and not is_ours) or time.monotonic() > deadline:
+            return False
         time.sleep(POLL_S)
 
 

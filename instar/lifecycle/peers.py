@@ -7,20 +7,18 @@ edit it; what we do not know in it stays.
 from __future__ import annotations
 
 import os
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
-
 from instar.config import over
 from instar.errors import InstarError
-from instar.files import private_folder
 from instar.lifecycle import profile
-from instar.lifecycle.profile import RUNTIMES, Runtime, UnusableError, shown
-from instar.sessions.registry import let_go, sessions
+from instar.lifecycle.profile import UnusableError, shown
+from instar.locks import alone
+from instar.names import NAMES, Runtime, checked_name, identities, is_name
+from instar.sessions.registry import sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,8 +28,6 @@ LOCK: Final = ".lock"
 LOCK_S: Final = 2.0
 _END: Final = ".json"
 _FIRST: Final = ("name", "runtime", "runtimes", "cwd", "interfaces", "wake_policy")  # in a new profile
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_NAMES: Final = "take small letters, digits and hyphens, 32 at most, and no hyphen first"
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,10 @@ class Broken:
     why: str
 
 
+class BrokenError(InstarError):
+    """The profile of a peer cannot be used."""
+
+
 class Peers:
     """The peers of a project, for any number of processes."""
 
@@ -108,12 +108,12 @@ class Peers:
         return [found for each in profiles if (found := self._read(each)) is not None]
 
     def get(self, name: str) -> Peer:
-        """Return a peer. Raise InstarError where there is none, or its profile cannot be used."""
+        """Return a peer. Raise InstarError where there is none, and BrokenError where its profile cannot be used."""
         found = self._read(self._place(name))
         if found is None:
             raise InstarError(_missing(self._root, name))
         if isinstance(found, Broken):
-            raise InstarError(found.why)
+            raise BrokenError(found.why)
         return found
 
     def add(self, peer: Peer) -> Peer:
@@ -149,18 +149,8 @@ class Peers:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path / LOCK, LOCK_S, mode=0o600)
-        try:
-            private_folder(self.path)
-            lock.acquire()
-        except Timeout as error:
-            raise InstarError(f"{self.path / LOCK} is held by another program: try again") from error
-        except OSError as error:
-            raise InstarError(f"{self.path} cannot be locked: {error.strerror}") from error
-        try:
+        with alone(self.path / LOCK, LOCK_S, f"{self.path / LOCK} is held by another program: try again"):
             yield
-        finally:
-            let_go(lock)
 
     def _live(self, name: str) -> list[str]:
         named = identities(name)
@@ -169,8 +159,8 @@ class Peers:
     def _read(self, place: Path) -> Peer | Broken | None:
         name = place.name[: -len(_END)]
         try:
-            if not _NAME.fullmatch(name):
-                raise UnusableError(f"its name is none of a peer: {_NAMES}")  # noqa: TRY301 - it is told as the others
+            if not is_name(name):
+                raise UnusableError(f"its name is none of a peer: {NAMES}")  # noqa: TRY301 - it is told as the others
             return _peer(self._root, place, profile.read(place, name))
         except FileNotFoundError:
             return None
@@ -190,24 +180,6 @@ class Peers:
         except OSError as error:
             raise InstarError(f"{place} cannot be written: {error.strerror}") from error
         return self.get(peer.name)
-
-
-def checked_name(name: str) -> str:
-    """Return the name if it is one of a peer. Raise InstarError."""
-    if not _NAME.fullmatch(name):
-        raise InstarError(f"{shown(name)!r} is no name of a peer: {_NAMES}")
-    return name
-
-
-def identities(name: str) -> tuple[str, ...]:
-    """Return all that the sessions of a peer of this name may go by."""
-    return tuple(f"{runtime}-{name}" for runtime in RUNTIMES)
-
-
-def name_in(identity: str) -> str | None:
-    """Return the name of the peer that goes by this; None where no peer can, as for a session that is none's."""
-    names = [identity[len(runtime) + 1 :] for runtime in RUNTIMES if identity.startswith(f"{runtime}-")]
-    return next((name for name in names if _NAME.fullmatch(name)), None)
 
 
 def _missing(root: Path, name: str) -> str:

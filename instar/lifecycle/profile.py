@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from instar.files import replace_file
+from instar.files import replace_file, unblocked
+from instar.names import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-Runtime = Literal["claude-code", "codex-cli"]
-RUNTIMES: Final[tuple[Runtime, ...]] = get_args(Runtime)
 BYTES_AT_MOST: Final = 1 << 20
 _SHOWN_AT_MOST: Final = 200
 
@@ -106,7 +105,7 @@ def _told(fault: ValidationError) -> str:
 
 def _text(path: Path) -> bytes:
     try:
-        with open(path, "rb", opener=_as_it_lies) as file:
+        with open(path, "rb", opener=unblocked) as file:
             _require_private(os.fstat(file.fileno()))
             text = file.read(BYTES_AT_MOST + 1)
     except FileNotFoundError:
@@ -123,11 +122,6 @@ def _require_private(state: os.stat_result) -> None:
         raise UnusableError("it is no file")
     if state.st_uid not in (0, os.geteuid()) or state.st_mode & stat.S_IWOTH:
         raise UnusableError("somebody else can write it")
-
-
-def _as_it_lies(path: str, flags: int) -> int:
-    """Open a file, whatever it turns out to be, without waiting for anybody, and through no link."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _no_number(word: str) -> float:

@@ -27,6 +27,7 @@ class Serving:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        self._is_on = False
 
     def listed(self) -> dict[str, Any]:
         """Return `enabled`, `peers` (see `verbs.status`) and `troubles`, sentences for what could not be told."""
@@ -38,6 +39,10 @@ class Serving:
         except InstarError as error:
             troubles.append(str(error))
         return {"enabled": is_enabled, "peers": peers, "troubles": sorted(set(troubles))}
+
+    def mode(self) -> str:
+        """Return "on" or "off" as the last look found it, or "troubled": it could not be made, and the log says why."""
+        return "troubled" if self._trouble else "on" if self._is_on else "off"
 
     def start(self) -> None:
         """Have a thread look, until `stop`."""
@@ -67,6 +72,7 @@ class Serving:
         """Look once, where that is wanted; return in how many seconds to do so again. Raise nothing."""
         try:
             rules = life.policy()
+            self._is_on = rules.is_enabled
             if rules.is_enabled:
                 life.supervisor.run()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look may do

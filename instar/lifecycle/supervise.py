@@ -6,6 +6,7 @@ One peer that cannot be looked after keeps no other from it.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
@@ -15,15 +16,14 @@ from instar.lifecycle.peers import Peer
 from instar.lifecycle.tending import QUIET, Outcome, tell, tend
 from instar.lifecycle.wake import wake
 from instar.lifecycle.watching import names_of
-from instar.sessions.parking.markers import BusyError
+from instar.locks import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from instar.lifecycle.edges import Edges
 
-FAILED_AT_MOST: Final = 10  # passes over a file that cannot be read
-AGAIN_S: Final = 60.0  # until a clean start that failed is tried for the second and last time
+TORN_S: Final = 600.0  # for which a file that cannot be read is left where it is
 
 
 class Supervisor:
@@ -32,9 +32,7 @@ class Supervisor:
     def __init__(self, edges: Edges, *, is_verbose: bool = False) -> None:
         self._edges = edges
         self._is_verbose = is_verbose
-        self._failed: Counter[str] = Counter()
         self._said: dict[str, object] = {}
-        self._again: dict[str, float] = {}  # when a clean start is tried again, by the monotonic clock
 
     def run(self) -> list[dict[str, Any]]:
         """Make a pass, start clean who asked for it, and return what was done, a row each. Raise InstarError."""
@@ -53,16 +51,14 @@ class Supervisor:
 
     def relaunch(self, outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
         """Start those clean that asked for it; return the results of the wakes. What fails is tried once more."""
-        now = self._edges.clock.monotonic()
-        asked = {each.identity for each in outcomes if each.action == "needs-eager-fresh"}
-        due = {identity for identity, at in self._again.items() if at <= now} - asked
-        return [self._relaunched(identity, is_last=identity in due) for identity in sorted(asked | due)]
+        return [self._relaunched(each.identity) for each in outcomes if each.action == "needs-eager-fresh"]
 
-    def _relaunched(self, identity: str, *, is_last: bool) -> dict[str, Any]:
-        self._again.pop(identity, None)
+    def _relaunched(self, identity: str) -> dict[str, Any]:
         runtime, name = names_of(identity)
+        marks, is_last = self._edges.marks, True
         try:
-            self._edges.marks.clear_new_eager(identity)  # first: what fails may not do so for ever
+            is_last = marks.is_last_eager(identity)
+            marks.clear_new_eager(identity)  # first: what fails may not do so for ever
             said = wake(Order(name, want="fresh", runtime=runtime, waits_s=0.0), self._edges)
         except Exception as error:  # noqa: BLE001 - one peer keeps no other from its start
             said = {"status": "FAILED", "cause": "error", "reason": f"{type(error).__name__}: {error}"}
@@ -71,7 +67,8 @@ class Supervisor:
                 "attention", personality=name, identity=identity, cause="eager-relaunch-failed", reason=said["reason"]
             )
             if not is_last:
-                self._again[identity] = self._edges.clock.monotonic() + AGAIN_S
+                with suppress(InstarError):
+                    marks.set_new_eager(identity, has_failed=True)
         return {"identity": identity, "action": "eager-relaunch", **said}
 
     def _identities(self) -> list[str]:
@@ -89,18 +86,15 @@ class Supervisor:
             return Outcome(identity, "skipped-busy", "in-flight")
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked after
             return self._error(identity, error)
-        self._failed.pop(identity, None)
         return outcome
 
     def _error(self, identity: str, error: Exception) -> Outcome:
         """Leave a peer as it is; what has been in the way for long is put aside."""
-        self._failed[identity] += 1
         why = str(error) if isinstance(error, InstarError) else f"{type(error).__name__}: {error}"
         said = {"reason": why}
-        if self._failed[identity] >= FAILED_AT_MOST and self._is_torn(identity):
+        if self._is_torn(identity) and self._edges.marks.session_age_s(identity) > TORN_S:
             aside = self._edges.marks.put_session_aside(identity)
             said["quarantined"] = aside.name if aside else "failed"
-            del self._failed[identity]
         return Outcome(identity, "skipped-error", "peer-error-isolated", said)
 
     def _is_torn(self, identity: str) -> bool:

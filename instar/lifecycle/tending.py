@@ -20,6 +20,7 @@ from instar.sessions.reaper.candidacy import Moment
 
 if TYPE_CHECKING:
     from instar.lifecycle.edges import Edges, Life
+    from instar.lifecycle.ends import End
     from instar.lifecycle.watching import State
     from instar.sessions.registry import Session
 
@@ -96,6 +97,8 @@ class _Death:
             if marks.new_eager(identity):
                 return self._said("needs-eager-fresh", "eager-fresh")
             return self._said("asleep", "nothing-to-do")
+        end = self._edges.end(self._life)
+        marks.set_ended(identity, name_of(self._life), end.cause)  # its server may end with its pane
         if marks.stopped(identity):
             self._have_marker()
             self._close()
@@ -103,7 +106,7 @@ class _Death:
             return self._said("skipped-stopped", "resume-on-start")
         if not marks.claim(identity):
             return self._said("reaped-gone", "fresh-next-msg", reason="concurrently reaped")
-        outcome = self._explained()
+        outcome = self._explained(end)
         self._close()
         marks.drop_claim(identity)
         return outcome
@@ -113,9 +116,9 @@ class _Death:
         with suppress(InstarError):
             self._edges.close(self._life)
 
-    def _explained(self) -> Outcome:
+    def _explained(self, end: End) -> Outcome:
         """Say why it died, and count it where nothing explains it."""
-        identity, end = self._identity, self._edges.end(self._life)
+        identity = self._identity
         if self._marks.new_eager(identity):
             self._marks.set_fresh_next(identity)  # should its start fail, the next one is clean as well
             return self._said("needs-eager-fresh", "eager-fresh")

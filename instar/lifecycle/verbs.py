@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from instar.errors import InstarError
 from instar.lifecycle import deaths
 from instar.lifecycle.held import held
-from instar.lifecycle.orders import AGAIN_S, Order, Refused, result
+from instar.lifecycle.orders import AGAIN_S, Order, Refused, result, unknown
 from instar.lifecycle.peers import Broken
 from instar.lifecycle.supervise import look_after
-from instar.lifecycle.tending import idle_s
+from instar.lifecycle.tending import idle_s, tell
 from instar.lifecycle.wake import wake
 from instar.lifecycle.watching import watch
-from instar.sessions.parking.markers import BusyError
+from instar.locks import BusyError
 from instar.sessions.reaper.candidacy import Moment
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def new(name: str, edges: Edges, *, task: str = "", runtime: str = "") -> dict[s
     try:
         peer = _chosen(name, runtime, edges)
     except InstarError as error:
-        return _failed(name, "new", Refused("unknown-peer", str(error)), edges)
+        return _failed(name, "new", unknown(error), edges)
     try:
         past = _ended_for_good(peer, edges)
     except Refused as refusal:
@@ -123,6 +123,9 @@ def attach(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
     if said["status"] != "READY" and not said["woke"]:
         return {**said, "command": None}
     life = edges.live(said["identity"])
+    if said["status"] == "READY" and life.state == "dead":  # it ended at that very moment
+        reason = f"{name} ended just then; try again"
+        return {**said, "status": "FAILED", "cause": "ended", "reason": reason, "retryAfter": AGAIN_S, "command": None}
     return {**said, "command": _command(said["identity"], life)}
 
 
@@ -140,7 +143,7 @@ def self_fresh(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
     try:
         peer = _chosen(name, runtime, edges)
     except InstarError as error:
-        return _failed(name, "self-fresh", Refused("unknown-peer", str(error)), edges)
+        return _failed(name, "self-fresh", unknown(error), edges)
     return _tried(one, peer, "self-fresh", edges)
 
 
@@ -239,7 +242,7 @@ def _each(name: str, runtime: str, edges: Edges, one: Callable[[Peer], dict[str,
     try:
         peer = _peer(name, runtime, edges)
     except InstarError as error:
-        return _failed(name, verb, Refused("unknown-peer", str(error)), edges)
+        return _failed(name, verb, unknown(error), edges)
     done = [_tried(one, peer.on(each), verb, edges) for each in ((peer.runtime,) if runtime else peer.runtimes)]
     failed = [each for each in done if each["status"] == "FAILED"]
     return {**(failed or done)[0], "runtimes": done}
@@ -269,7 +272,7 @@ def _end(identity: str, edges: Edges, by: str = "stop") -> str:
         if life.state == "indeterminate":
             return "liveness-indeterminate"
         if life.state == "dead":
-            look_after(identity, edges, _patience(edges))
+            tell(look_after(identity, edges, _patience(edges)), edges)
             return ""
         if life.session is None:
             return "no-record"

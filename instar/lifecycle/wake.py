@@ -6,6 +6,7 @@ a result that says what to do about it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from instar.errors import InstarError
@@ -13,10 +14,10 @@ from instar.lifecycle import attempt
 from instar.lifecycle.held import held
 from instar.lifecycle.marks import clean_topic
 from instar.lifecycle.messages import unfit
-from instar.lifecycle.orders import AGAIN_S, ARRIVED, Order, Refused, result
+from instar.lifecycle.orders import AGAIN_S, ARRIVED, Order, Refused, result, unknown
 from instar.lifecycle.tending import heal
 from instar.lifecycle.watching import watch
-from instar.sessions.parking.markers import BusyError
+from instar.locks import BusyError
 
 if TYPE_CHECKING:
     from instar.lifecycle.edges import Edges, Life
@@ -54,7 +55,7 @@ def _peer(order: Order, edges: Edges) -> Peer:
     try:
         peer = edges.peer(order.name)
     except InstarError as error:
-        raise Refused("unknown-peer", str(error)) from error
+        raise unknown(error) from error
     if order.runtime:
         try:
             peer = peer.on(order.runtime)
@@ -89,15 +90,34 @@ def _alone(order: Order, peer: Peer, edges: Edges) -> dict[str, Any]:
     """Go on as the only one of all processes that is at this peer."""
     _require_allowed(peer, edges, "-mid-wake")
     heal(peer.identity, edges)
+    life = _seen(peer, edges)
+    if life.state == "alive":
+        said = _awake(order, peer, life, edges)
+        if said["status"] == "READY" or said["delivery"]["fate"] != "held":
+            return said
+        life = _seen(peer, edges)
+        if life.state == "alive":
+            return said
+    if _is_watched(peer, edges):  # it ended at this very moment
+        heal(peer.identity, edges)
+    if not peer.cwd.is_dir():
+        raise Refused("cwd-missing", f"{peer.cwd} is no folder, and {peer.name} works there")
+    return attempt.start(order, peer, life, edges)
+
+
+def _seen(peer: Peer, edges: Edges) -> Life:
+    """Return whether it lives. Raise Refused where nobody can tell."""
     life = edges.live(peer.identity)
     if life.state == "indeterminate":
         reason = f"nobody can tell whether {peer.name} lives: {life.why}"
         raise Refused("liveness-indeterminate", reason, retryAfter=AGAIN_S)
-    if life.state == "alive":
-        return _awake(order, peer, life, edges)
-    if not peer.cwd.is_dir():
-        raise Refused("cwd-missing", f"{peer.cwd} is no folder, and {peer.name} works there")
-    return attempt.start(order, peer, life, edges)
+    return life
+
+
+def _is_watched(peer: Peer, edges: Edges) -> bool:
+    with suppress(InstarError):
+        return edges.marks.session(peer.identity) is not None
+    return False
 
 
 def _awake(order: Order, peer: Peer, life: Life, edges: Edges) -> dict[str, Any]:
@@ -113,7 +133,8 @@ def _awake(order: Order, peer: Peer, life: Life, edges: Edges) -> dict[str, Any]
         edges.log("send", personality=peer.name, identity=peer.identity, outcome=delivered.fate)
         return result(peer, status="READY", taskDelivered=True, **said, **fate)
     edges.log("send", personality=peer.name, identity=peer.identity, outcome=delivered.fate, reason=delivered.why)
-    again = AGAIN_S if delivered.fate == "held" else None
+    may_be_told = delivered.fate == "held" or edges.live(peer.identity).state != "alive"
+    again = AGAIN_S if may_be_told else None
     failed = {**said, "cause": f"delivery-{delivered.fate}", "reason": delivered.why, "retryAfter": again}
     return result(peer, **failed, **fate)
 

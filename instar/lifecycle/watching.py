@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from instar.errors import InstarError
-from instar.lifecycle.profile import RUNTIMES
+from instar.names import RUNTIMES
 
 if TYPE_CHECKING:
     from instar.lifecycle.edges import Edges, Life

@@ -265,8 +265,10 @@ class App:
             await ticking
 
     def _state(self) -> dict[str, Any]:
-        """Return how the gate is, and the reaper."""
-        return {**self._gate.health(), "reaper": self._sessions.mode() if self._sessions else "unavailable"}
+        """Return how the gate is, the reaper, and the supervisor of the peers."""
+        beside = {"reaper": self._sessions, "peers": self._peers}
+        modes = {name: each.mode() if each else "unavailable" for name, each in beside.items()}
+        return {**self._gate.health(), **modes}
 
     async def _keep_ticking(self) -> None:
         while True:

@@ -22,6 +22,9 @@ class PeersApi(Protocol):
     def listed(self) -> dict[str, Any]:
         """Tell how each peer is, and whether they are looked after."""
 
+    def mode(self) -> str:
+        """Tell whether they are looked after: on, off or troubled. May not block."""
+
     def start(self) -> None:
         """Have the peers looked after, now and then, as long as the configuration says so."""
 

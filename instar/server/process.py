@@ -87,9 +87,11 @@ def _sessions(root: Path) -> SessionsApi | None:
         from instar.sessions.serving import Serving  # noqa: PLC0415 - as above
 
         return Serving(root)
+    except InstarError as error:
+        _log.warning("nothing can be told of the sessions: %s", error)
     except Exception:  # noqa: BLE001 - whatever it is
         _log.exception("nothing can be told of the sessions")
-        return None
+    return None
 
 
 def _peers(root: Path) -> PeersApi | None:
@@ -98,9 +100,11 @@ def _peers(root: Path) -> PeersApi | None:
         from instar.lifecycle.serving import Serving  # noqa: PLC0415 - as above
 
         return Serving(root)
+    except InstarError as error:
+        _log.warning("nothing can be told of the peers: %s", error)
     except Exception:  # noqa: BLE001 - whatever it is
         _log.exception("nothing can be told of the peers")
-        return None
+    return None
 
 
 def _serve(root: Path, port: int | None, makers: tuple[GateMaker, SessionsMaker, PeersMaker], lock: Lock) -> bool:

@@ -9,24 +9,22 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from instar.config import load
 from instar.errors import InstarError
 from instar.projects import shared_root
+from instar.services import Services
 from instar.sessions import adoption, classifier, policy, registry
 from instar.sessions.clock import Clock
 from instar.sessions.look import Lookout, seen
 from instar.sessions.machine.tmux import Tmux
 from instar.sessions.parking.park import SessionManager
-from instar.sessions.reaper import pressure, state
+from instar.sessions.reaper import pressure, reaping, state
 from instar.sessions.reaper.audit import Audit
 from instar.sessions.reaper.candidacy import Moment
 from instar.sessions.reaper.reaper import SessionReaper
 from instar.sessions.reaper.seen import Deps, Seen
 from instar.sessions.reaper.switch import Switch
 from instar.sessions.screens.calibration import Calibration
-from instar.sessions.tokens.ledger import Ledger
 from instar.sessions.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from instar.sessions.policy import Policy
     from instar.sessions.reaper.pressure import Readings
     from instar.sessions.registry import Session
+    from instar.sessions.tokens.ledger import Ledger
 
 BETWEEN_LOOKS_S: Final = 1.5  # long enough for what works to show it
 LOOKS: Final = 3  # at most: an idle client computes now and then, and the more time the looks span the less it matters
@@ -48,18 +47,20 @@ class Assembly:
     """The sessions of the project at `root`.
 
     `environ` names the shared folder, `read_pressure` reads the machine's, and `sleep` waits between two looks.
+    `services` knows which peers are run by others, by the folders of this machine unless others are given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every edge is passed in
         self, root: Path, environ: Mapping[str, str] = os.environ, clock: Clock | None = None,
         *, read_pressure: Callable[[Readings | None], Readings] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep, services: Services | None = None,
     ) -> None:  # fmt: skip
         self.root = root
         self.switch = Switch(root)
         self._shared = shared_root(environ)
         self._clock = clock or Clock()
         self._sleep = sleep
+        self._services = services or Services.of_machine(environ)
         self._read_pressure = read_pressure or (lambda before: pressure.read(self._shared, self._clock, before))
         self._audit = Audit(root, self._clock.wall)
 
@@ -70,6 +71,8 @@ class Assembly:
     @cached_property
     def ledger(self) -> Ledger:
         """What the sessions used."""
+        from instar.sessions.tokens.ledger import Ledger  # noqa: PLC0415 - the database is half of a command's start
+
         return Ledger(self.root)
 
     @cached_property
@@ -78,7 +81,7 @@ class Assembly:
         deps = Deps(
             policy=self._configured,
             look=self._look,
-            park=lambda session_id, reason: self.manager().terminate(session_id, reason, by="reaper"),
+            park=lambda session_id, reason: self.manager().terminate(session_id, reason, by=reaping.BY),
             recover=lambda: self.manager().recover(),
             read_pressure=self._read_pressure,
             shared=self._shared,
@@ -94,7 +97,7 @@ class Assembly:
     def _manager(self, rules: Policy, look: Callable[[str, frozenset[str]], Verdict] | None = None) -> SessionManager:
         return SessionManager(
             self.root, rules, clock=self._clock, tmux=Tmux(rules.probe_s), look=look or self._last_look,
-            tell=self._audit.reap,
+            tell=self._audit.reap, services=self._services,
         )  # fmt: skip
 
     def sights(self, sessions: Sequence[Session] | None = None) -> list[Sight]:
@@ -108,18 +111,21 @@ class Assembly:
         others = adoption.unrecorded(self.root, table, recorded, self._clock.boot()) if table else ()
         return [*sights, *lookout.sights(list(others), {}, rules)]
 
-    def terminate(self, session_id: str, reason: str, by: str = "operator") -> dict[str, Any]:
-        """Park a session that is idle because a person says so; what shows it at work keeps it. Raise InstarError."""
-        lookout, rules = self._lookout(), self.policy()
+    def terminate(
+        self, session_id: str, reason: str, by: str = "operator", lifted: frozenset[str] = LIFTED
+    ) -> dict[str, Any]:
+        """Park a session that two looks, a moment apart, show to be idle; what shows it at work keeps it.
+
+        The gates in `lifted` do not: those that are no sign of work, where a person asks for it. Raise InstarError.
+        """
         found = registry.session(self.root, session_id)
-        marks = (
-            {sight.session.id: sight.marks() for sight in lookout.sights([found], {}, rules, LIFTED)} if found else {}
-        )
-        manager = self.manager(lambda name, lifted: self._judge(name, lifted, marks))
+        sights = self._lookout().sights([found], {}, self.policy(), lifted) if found else []
+        marks = {sight.session.id: sight.marks() for sight in sights}
+        manager = self.manager(lambda name, without: self._judge(name, without, marks))
         result: dict[str, Any] = {}
         for _ in range(LOOKS):
             self._sleep(BETWEEN_LOOKS_S)
-            result = manager.terminate(session_id, reason, by=by, lifted=LIFTED)
+            result = manager.terminate(session_id, reason, by=by, lifted=lifted)
             if result["skipped"] != "main-process-active":
                 break
         return result
@@ -140,16 +146,13 @@ class Assembly:
     def scan_tokens(self, sessions: Sequence[Session]) -> None:
         """Count what was used since the last scan. Raise InstarError."""
         told = {each.id: (each.text("client"), each.text("transcriptPath")) for each in sessions}
-        try:
-            self.ledger.scan({name: each for name, each in told.items() if each[1]}, self._clock.wall())
-        except SQLAlchemyError as error:
-            raise InstarError(f"the token ledger cannot be used: {type(error).__name__}") from error
+        self.ledger.scan({name: each for name, each in told.items() if each[1]}, self._clock.wall())
 
     def _configured(self) -> Policy:
         return policy.policy(load(self.root))
 
     def _lookout(self) -> Lookout:
-        return Lookout(Calibration(self._shared), self._tokens_since, self._clock)
+        return Lookout(Calibration(self._shared), self._tokens_since, self._clock, self._services)
 
     def _look(self, sessions: Sequence[Session], marks: Mapping[str, Marks], rules: Policy) -> list[Seen]:
         with suppress(InstarError):
@@ -181,6 +184,6 @@ class Assembly:
     def _tokens_since(self, session_id: str, since: float) -> int | None:
         try:
             told = self.ledger.since(session_id, int(since * 1000))
-        except (SQLAlchemyError, InstarError, OSError):
+        except InstarError:
             return None
         return int(told["tokens"]) if told["known"] else None

@@ -7,12 +7,12 @@ Nothing here reads a clock, a file or a process: a gate asks the sight of the se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Literal, Optional
 
 from instar.sessions import builds
 from instar.sessions.clock import epoch
 from instar.sessions.parking import resumption
+from instar.sessions.protection import GATE, protection
 from instar.sessions.transcripts import probe as transcripts
 from instar.sessions.verdict import ALL_CLEAR, Kept, Verdict
 
@@ -79,10 +79,8 @@ def ask(gate: Gate, sight: Sight) -> Answer:
 
 
 def protected(sight: Sight) -> Answer:
-    """Keep what the operator named: by its id, or by the name of its tmux session."""
-    names = {sight.session.id, sight.session.text("tmux", "session"), sight.session.text("identity")} - {""}
-    named = [each for each in sight.policy.protected if any(fnmatchcase(name, each) for name in names)]
-    return Kept("protected", f"the configuration protects {named[0]!r}") if named else None
+    """Keep what the operator named, and what systemd or launchd runs."""
+    return protection(sight.session, sight.policy.protected, sight.host.managed)
 
 
 def itself(sight: Sight) -> Answer:
@@ -364,7 +362,7 @@ def _span(seconds: float) -> str:
 
 
 GATES: Final = (
-    Gate("protected", "will", protected),
+    Gate(GATE, "will", protected),
     Gate("self", "will", itself, "working"),
     Gate("unmanaged", "will", unmanaged),
     Gate("liveness-indeterminate", "place", unreachable, "unknown"),

@@ -21,6 +21,7 @@ from instar.sessions.transcripts import turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from instar.services import Managed
     from instar.sessions.leases import Lease
     from instar.sessions.machine.processes import Process, Table
     from instar.sessions.machine.tmux import Pane, View
@@ -43,7 +44,8 @@ class Host:
     """What was seen of the machine at one moment, and whom to ask for what is known beyond it.
 
     `table` is None when the processes could not be read; `views` lacks a server that was not asked. `wall` (seconds
-    since 1970) and `monotonic` are the moment, `own` the processes of the reaper itself and all above it.
+    since 1970) and `monotonic` are the moment, `own` the processes of the reaper itself and all above it. `managed`
+    tells by the identity of a session who else runs it.
     """
 
     policy: Policy
@@ -55,6 +57,7 @@ class Host:
     own: frozenset[int] = frozenset()
     is_calibrated: Callable[[str, str], bool] = lambda _client, _version: False
     tokens_since: Callable[[str, float], int | None] = lambda _session, _since: None
+    managed: Callable[[str], Managed | None] = lambda _identity: None
 
 
 class Sight:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
-from instar.files import replace_file
+from instar.files import replace_file, unblocked
 from instar.sessions.clock import epoch, iso
 from instar.sessions.machine.processes import liveness
 from instar.sessions.registry import FOLDER
@@ -108,16 +108,11 @@ def _is_dead(said: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        with open(path, "rb", opener=_unblocked) as file:
+        with open(path, "rb", opener=unblocked) as file:
             said = json.loads(file.read(BYTES_AT_MOST))
     except (OSError, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open a file, whatever it turns out to be, without waiting for anybody."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _changed(path: Path, now: float) -> float:

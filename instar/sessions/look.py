@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from instar.services import Services
 from instar.sessions import classifier
 from instar.sessions.clock import Clock
 from instar.sessions.evidence import Host, Sight
@@ -32,11 +34,15 @@ SERVERS_AT_ONCE: Final = 8
 
 @dataclass(frozen=True)
 class Lookout:
-    """Who looks: `calibration` knows the clients' versions, `tokens_since` what a session used; None: not known."""
+    """Who looks: `calibration` knows the clients' versions, `tokens_since` what a session used; None: not known.
+
+    `services` knows which peers are run by others.
+    """
 
     calibration: Calibration
     tokens_since: Callable[[str, float], int | None] = lambda _session, _since: None
     clock: Clock = field(default_factory=Clock)
+    services: Services = field(default_factory=Services)
 
     def look(self, sessions: Sequence[Session], marks: Mapping[str, Marks], policy: Policy) -> list[Seen]:
         """Return what is seen of each session; `marks` are those of the last look, by the sessions' ids."""
@@ -82,6 +88,7 @@ class Lookout:
             own=frozenset(own),
             is_calibrated=self.calibration.is_known,
             tokens_since=self.tokens_since,
+            managed=cache(self.services.managed_identity),
         )
 
 

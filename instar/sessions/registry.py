@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import glob
 import json
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from filelock import FileLock, Timeout
-
 from instar.errors import InstarError
-from instar.files import private_folder, replace_file
+from instar.files import replace_file
+from instar.locks import alone
 from instar.sessions.machine.processes import liveness
 
 if TYPE_CHECKING:
@@ -138,26 +137,8 @@ def change(
 def locked(project: Path, seconds: float = LOCK_S) -> Iterator[None]:
     """Keep the hooks from changing any record of a project for a moment. Raise InstarError."""
     folder = project / FOLDER
-    lock = FileLock(folder / LOCK, timeout=seconds)
-    try:
-        private_folder(folder)
-        lock.acquire()
-    except Timeout as error:
-        raise InstarError(f"{folder} was locked by another process for {seconds:g} s") from error
-    except OSError as error:
-        raise InstarError(f"{folder} cannot be locked: {error.strerror}") from error
-    try:
+    with alone(folder / LOCK, seconds, f"{folder} was locked by another process for {seconds:g} s"):
         yield
-    finally:
-        let_go(lock)
-
-
-def let_go(lock: FileLock) -> None:
-    """Release a lock. Where that fails even twice, the end of the process does it: what was done under it is done."""
-    for _ in range(2):
-        with suppress(OSError):
-            lock.release()
-            break
 
 
 def _sweep(place: Path) -> None:

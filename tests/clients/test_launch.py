@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from instar.lifecycle.profile import Runtime
+    from instar.names import Runtime
     from support import Project
 
     from .claude import Claude

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
-
 from instar.errors import InstarError
-from instar.files import private_folder, replace_file
-from instar.sessions.registry import let_go
+from instar.files import replace_file, sync_folder, unblocked
+from instar.locks import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,10 +28,6 @@ INTENT: Final = f"{MARKER}.pending"
 LOCK: Final = ".lock"
 BYTES_AT_MOST: Final = 1 << 16
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,159}")
-
-
-class BusyError(InstarError):
-    """Somebody else parks, wakes or stops the session at this moment."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +71,9 @@ class Markers:
     @contextmanager
     def lock(self, identity: str) -> Iterator[None]:
         """Be the only one of all processes that parks, wakes or stops a session. Raise BusyError, without waiting."""
-        lock = FileLock(self.folder / f"{identity}{LOCK}", timeout=0, mode=0o600)
-        try:
-            private_folder(self.folder)
-            lock.acquire()
-        except Timeout as error:
-            raise BusyError(f"{identity} is parked, woken or stopped by another process") from error
-        except OSError as error:
-            raise InstarError(f"{self.folder} cannot be locked: {error.strerror}") from error
-        try:
+        busy = f"{identity} is parked, woken or stopped by another process"
+        with alone(self.folder / f"{identity}{LOCK}", 0, busy):
             yield
-        finally:
-            let_go(lock)
 
     def identities(self) -> list[str]:
         """Return all identities with an intent or a marker."""
@@ -109,7 +93,7 @@ class Markers:
             for left in self.folder.glob(f".{glob.escape(path.name)}.*"):
                 left.unlink()
             replace_file(path, said.encode("ascii"))
-            _sync(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             raise InstarError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -128,7 +112,7 @@ class Markers:
         except OSError as error:
             raise InstarError(f"the marker of {identity} cannot be made: {error.strerror}") from error
         with suppress(OSError):  # it is there for all to see
-            _sync(self.folder)
+            sync_folder(self.folder)
 
     def drop_intent(self, identity: str) -> None:
         """Remove the intent, if there is one."""
@@ -150,7 +134,7 @@ class Markers:
 
 def _read(path: Path) -> Park | None:
     try:
-        with open(path, "rb", opener=_unblocked) as file:
+        with open(path, "rb", opener=unblocked) as file:
             first, _, second = file.read(BYTES_AT_MOST).partition(b"\n")
         said = json.loads(second) if second.strip() else {}  # a bare marker tells only when
         if not isinstance(said, dict):
@@ -161,17 +145,3 @@ def _read(path: Path) -> Park | None:
         return None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InstarError(f"{path} cannot be read: {type(error).__name__}") from error
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open a file, whatever it turns out to be, without waiting for anybody."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

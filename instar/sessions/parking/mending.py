@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
+from instar.locks import BusyError
 from instar.sessions import registry
 from instar.sessions.machine.processes import liveness
 from instar.sessions.parking import parting
 from instar.sessions.parking.ending import GoneError, UntoldError, hold
-from instar.sessions.parking.markers import BusyError, Markers, Park, identity_of
+from instar.sessions.parking.markers import Markers, Park, identity_of
 from instar.sessions.parking.recovery import Action, Found, action
 
 if TYPE_CHECKING:

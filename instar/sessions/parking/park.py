@@ -15,13 +15,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
+from instar.locks import BusyError
+from instar.services import Services
 from instar.sessions import registry
 from instar.sessions.clock import Clock, iso
 from instar.sessions.machine.processes import memory
 from instar.sessions.parking import ending, parting, resumption
-from instar.sessions.parking.markers import BusyError, Markers, Park, identity_of
+from instar.sessions.parking.markers import Markers, Park, identity_of
 from instar.sessions.parking.mending import Mending
-from instar.sessions.parking.refusal import RefusedError, gone, is_protected, word_of
+from instar.sessions.parking.refusal import RefusedError, gone, word_of
+from instar.sessions.protection import GATE, protection
 from instar.sessions.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -57,12 +60,12 @@ class SessionManager:
 
     `look` judges a session at this moment, with the names of the gates that are lifted. `tell` is given the rows of
     the reap log: one of type "reaped" for each session that was ended, "skipped" for each refusal, "recovered" for
-    what was mended. It may fail.
+    what was mended. It may fail. `services` knows which peers are run by others.
     """
 
     def __init__(  # noqa: PLR0913 - every edge is passed in
         self, root: Path, policy: Policy, *, clock: Clock | None = None, tmux: Server, look: Look | None = None,
-        tell: Tell = lambda _row: None, graces: ending.Graces | None = None,
+        tell: Tell = lambda _row: None, graces: ending.Graces | None = None, services: Services | None = None,
     ) -> None:  # fmt: skip
         self.root = root
         self.markers = Markers(root)
@@ -72,6 +75,7 @@ class SessionManager:
         self._look = look
         self._tell = tell
         self._graces = graces or ending.Graces()
+        self._services = services or Services()
         self._mending = Mending(root, self.markers, tmux, tell, self._graces.term_s)
 
     def terminate(
@@ -87,7 +91,7 @@ class SessionManager:
         kill-unverified, or the name of the gate that keeps it.
         """
         look = self._look or _no_look
-        return self._told(_Order(session_id, reason, final_status, by, look, lifted - {"protected"}))
+        return self._told(_Order(session_id, reason, final_status, by, look, lifted - {GATE}))
 
     def kill(self, session_id: str, *, by: str = "operator", force: bool = False) -> dict[str, Any]:
         """End a session because a person says so, at work or not; a protected one only by `force`. As `terminate`."""
@@ -99,6 +103,10 @@ class SessionManager:
         What another process is at, and what cannot be told, is left as it is.
         """
         return self._mending.recover()
+
+    def settle(self, identity: str, session_id: str) -> list[dict[str, Any]]:
+        """Do the same for one identity, whose lock is held; `session_id` is the one to look at where no file tells."""
+        return self._mending.settle(identity, session_id)
 
     def _told(self, order: _Order) -> dict[str, Any]:
         try:
@@ -170,8 +178,9 @@ class SessionManager:
             raise RefusedError(f"already-{status or 'over'}", "its record says that it has ended")
         if session.state == "gone":
             raise gone(session.record)
-        if not order.is_forced and is_protected(session, self._policy.protected):
-            raise RefusedError("protected", "it is protected by the configuration")
+        kept = protection(session, self._policy.protected, self._services.managed_identity)
+        if kept and not order.is_forced:
+            raise RefusedError(kept.by, kept.why)
         return session
 
     def _claim(self, order: _Order) -> dict[str, Any]:

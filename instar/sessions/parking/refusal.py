@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from instar.sessions.clock import boot_id
-
-if TYPE_CHECKING:
-    from instar.sessions.registry import Session
 
 
 class RefusedError(Exception):
@@ -20,12 +16,6 @@ class RefusedError(Exception):
     def __init__(self, skipped: str, why: str) -> None:
         super().__init__(why)
         self.skipped = skipped
-
-
-def is_protected(session: Session, patterns: tuple[str, ...]) -> bool:
-    """Say whether a session may not be ended: by its id, its name or identity, or its tmux session's name."""
-    names = (session.id, session.text("name"), session.text("identity"), session.text("tmux", "session"))
-    return any(fnmatchcase(name, pattern) for name in names if name for pattern in patterns)
 
 
 def gone(record: dict[str, Any]) -> RefusedError:

@@ -51,6 +51,8 @@ def command(record: Mapping[str, Any]) -> Resumption:
         raise Unresumable("its client is not known")
     if not isinstance(session_id, str) or not isinstance(cwd, str) or not cwd.startswith("/"):
         raise Unresumable("its record names no folder to start in")
+    if session_id.startswith("-"):
+        raise Unresumable("its id would be an option of its client")
     return Resumption((*words, session_id), _started_in(record, cwd))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
-from instar.files import private_folder, replace_file
+from instar.files import private_folder, replace_file, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +174,7 @@ class Budget:
         )
 
     def _write(self, spent: _Spent) -> None:
+        sweep(self._path)
         replace_file(self._path, json.dumps(spent.as_json()).encode("ascii") + b"\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from instar.errors import InstarError
 from instar.sessions.reaper import candidacy
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What a park says that went wrong after a process was told to end: nobody knows what was done to whom.
 DISABLING: Final = frozenset({"kill-failed", "kill-unverified", "identity-changed"})
+BY: Final = "reaper"  # whom a session that is ended here is parked by
 # What keeps an end waiting and is over soon; all else is tried again later and later.
 _PASSING: Final = frozenset({"busy", "cooldown"})
 
@@ -43,6 +44,15 @@ class Reaping:
         self._budget = Budget(scene.deps.shared, sleep=scene.deps.sleep, chance=scene.deps.chance)
         self._limits = Limits(scene.policy.reaps_per_hour, scene.policy.cooldown_s)
         self.disabled = ""  # why nobody may be parked any more
+
+    def put_down(self, sessions: Sequence[Session]) -> None:
+        """Put down the ends that a reaper did not live to put down: who is watched still was parked by one."""
+        for session in sessions:
+            watched, parked = self._scene.watched(session), session.record.get("parked")
+            if watched and session.is_over and isinstance(parked, dict) and parked.get("by") == BY:
+                end = self._note("reaped", session, watched, str(parked.get("reason")))
+                self._state.ends = bounded([*self._state.ends, end])
+                del self._state.watched[session.id]
 
     def end_those_due(self) -> None:
         """End those whose grace is over, those that were idle longest first."""
@@ -143,9 +153,9 @@ class Reaping:
             self._state.sums.count(self._scene.now().wall, "skipped")
             watched.candidacy = candidacy.rest(watched.candidacy)
 
-    def _note(self, event: str, session: Session, watched: Watched, why: Why) -> End:
+    def _note(self, event: Literal["reaped", "would-reap"], session: Session, watched: Watched, why: str) -> End:
         """Tell of an end, and return it."""
-        now, is_dry = self._scene.now().wall, self._is_dry
+        now, is_dry = self._scene.now().wall, event == "would-reap"
         detail = {"tier": self._gauge.tier, "idleMs": self._idle_ms(watched), "reason": why, "memory": watched.memory}
         self._scene.audit.event(event, session, **detail, dryRun=is_dry)
         self._state.sums.count(now, "wouldReap" if is_dry else "reaped")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
-from instar.files import private_folder
+from instar.files import append_line, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,22 +23,13 @@ Row = dict[str, Any]
 
 
 def append(path: Path, row: Mapping[str, Any], bytes_at_most: int = BYTES_AT_MOST) -> None:
-    """Write a row in one step. A file that would grow beyond its size becomes `<name>.1`. Raise OSError.
-
-    A line that a writer left torn is ended first, so that it spoils no other.
-    """
+    """Write a row, as `append_line`. A file that would grow beyond its size becomes `<name>.1`. Raise OSError."""
     private_folder(path.parent)
     line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
     with suppress(FileNotFoundError):
         if path.stat().st_size + len(line) > bytes_at_most:
             _rotate(path, bytes_at_most - len(line))
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        size = os.fstat(fd).st_size
-        is_torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-        os.write(fd, b"\n" + line if is_torn else line)
-    finally:
-        os.close(fd)
+    append_line(path, line)
 
 
 def tail(path: Path, count: int, bytes_at_most: int = TAIL_BYTES) -> list[Row]:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.files import replace_file
+from instar.files import replace_file, sweep
 from instar.sessions.reaper.candidacy import Candidacy, Moment
 from instar.sessions.reaper.pressure import Dwell, Readings
 from instar.sessions.reaper.report import End, Sums
@@ -156,7 +156,8 @@ def load(root: Path, host: str, now: Moment) -> tuple[State, str]:
 
 
 def save(root: Path, state: State) -> None:
-    """Write what is known. Raise OSError."""
+    """Write what is known; only by the one that ticks. Raise OSError."""
+    sweep(root / PATH)
     replace_file(root / PATH, json.dumps(state.as_json(), separators=(",", ":")).encode("ascii") + b"\n")
 
 

@@ -11,10 +11,9 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
-
 from instar.errors import InstarError
-from instar.files import private_folder, replace_file
+from instar.files import replace_file
+from instar.locks import alone
 from instar.sessions.clock import iso
 from instar.sessions.policy import MODES, Mode, Policy
 
@@ -90,16 +89,13 @@ class Switch:
         self, changes: dict[str, Any], disabled: dict[str, str] | None = None, *, forget: bool = False
     ) -> Switched:
         try:
-            private_folder(self._path.parent)
-            with FileLock(self._lock, LOCK_S, mode=0o600):
+            with alone(self._lock, LOCK_S, f"{LOCK} is held by another program"):
                 values = self._kept() | changes
                 if forget:
                     values.pop("autoDisabled", None)
                 elif disabled and not _switched(values).is_auto_disabled:
                     values["autoDisabled"] = disabled
                 replace_file(self._path, json.dumps(values, indent=2).encode("ascii") + b"\n")
-        except Timeout as error:
-            raise InstarError(f"{LOCK} is held by another program") from error
         except OSError as error:
             raise InstarError(f"{PATH} cannot be written: {error.strerror}") from error
         return _switched(values)

@@ -53,9 +53,11 @@ class Tick:
             return
         looked_at = [each for each in sessions if not each.is_over]
         found = scene.look(looked_at, began.monotonic + self._policy.tick_limit_s)
+        reaping = Reaping(scene, self._gauge, self._observe, is_settled=is_settled)
+        reaping.put_down(sessions)
+        self._forget({each.id for each in looked_at}, {each.id for each in sessions if "reaping" in each.record})
         self._observe_all(looked_at, found, began)
         self._follow_ends(sessions, found, began)
-        reaping = Reaping(scene, self._gauge, self._observe, is_settled=is_settled)
         reaping.end_those_due()
         if state.settling_s is None:
             reaping.choose(sessions)
@@ -89,12 +91,19 @@ class Tick:
                 each.candidacy = replace(candidacy.drop(each.candidacy), deferred="")
         state.mode, state.at = mode, now
 
+    def _forget(self, running: set[str], unsettled: set[str]) -> None:
+        """Watch those no more that are over; those of whom nobody can tell yet by whose hand are left in peace."""
+        watched = self._state.watched
+        for gone in watched.keys() - running:
+            if gone in unsettled:
+                watched[gone].candidacy = candidacy.rest(watched[gone].candidacy)
+                continue
+            if watched[gone].candidacy.pending:
+                self._scene.audit.event("reap-aborted", None, sessionId=gone, reason="vanished")
+            del watched[gone]
+
     def _observe_all(self, sessions: Sequence[Session], found: Mapping[str, Seen], now: Moment) -> None:
         state = self._state
-        for gone in state.watched.keys() - {each.id for each in sessions}:
-            if state.watched[gone].candidacy.pending:
-                self._scene.audit.event("reap-aborted", None, sessionId=gone, reason="vanished")
-            del state.watched[gone]
         for session in sessions:
             self._observe(found[session.id], now)
         state.sums.count(now.wall, "ticks")

@@ -50,7 +50,7 @@ class _File:
 
 
 class Ledger:
-    """The ledger of a project. Each method may raise instar.gate.database.StoreError, which is an InstarError."""
+    """The ledger of a project. Each method may raise instar.database.StoreError, which is an InstarError."""
 
     def __init__(self, root: Path, *, busy_s: float = BUSY_S) -> None:
         self._database = Database(root / PLACE, busy_s=busy_s, steps=STEPS)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import uuid
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -343,6 +348,50 @@ def test_a_message_wakes_a_peer_and_the_next_is_told_to_it(staged: Project) -> N
     command = say(staged, "attach", "bob").split()
     assert command[:3] == ["tmux", "-S", socket_of(staged.env)]
     assert told(staged, "attach", "bob")["command"] == shlex.split(" ".join(command))
+
+
+@contextmanager
+def terminal(project: Project, *command: str) -> Iterator[int]:
+    """Run a command in a terminal of its own, inside a pane of another tmux; see that it ends well once let go."""
+    above, below = pty.openpty()
+    inside = {"TERM": "xterm", "TMUX": "/another/server,1,0"}
+    child = subprocess.Popen(
+        command, cwd=project.root, env={**project.env, **inside}, stdin=below, stdout=below, stderr=below,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no other thread
+    )  # fmt: skip
+    os.close(below)
+    try:
+        yield above
+        tmux(project, "detach-client", "-s", BOB)
+        assert child.wait(DEADLINE_S) == 0
+    finally:
+        child.kill()
+        os.close(above)
+
+
+def tmux(project: Project, *command: str) -> str:
+    return subprocess.check_output(["tmux", "-S", socket_of(project.env), *command], text=True, env=project.env)
+
+
+def test_attach_shows_a_peer_in_the_terminal_it_is_called_from(staged: Project) -> None:
+    add(staged)
+    run(staged, "wake", "bob")
+
+    with terminal(staged, PROGRAM, "attach", "bob") as shown:
+        wait_until(lambda: b"Well." in os.read(shown, 1 << 16), "the screen of the peer is drawn")
+        assert tmux(staged, "list-clients", "-F", "#{client_session}") == f"{BOB}\n"
+    assert say(staged, "list").split("\t")[0] == "alive"
+
+
+def test_a_terminal_that_shows_another_peer_goes_over(staged: Project) -> None:
+    add(staged)
+    run(staged, "wake", "bob")
+    tmux(staged, "new-session", "-d", "-s", "other", "-c", str(staged.root), "sh")
+
+    with terminal(staged, "tmux", "-S", socket_of(staged.env), "attach-session", "-t", "=other"):
+        tmux(staged, "send-keys", "-t", "=other:", shlex.join([PROGRAM, "attach", "bob"]), "Enter")
+        seen = partial(tmux, staged, "list-clients", "-F", "#{client_session}")
+        wait_until(lambda: seen() == f"{BOB}\n", "it shows the peer", seen=seen)
 
 
 def test_a_stopped_peer_is_left_asleep_until_it_is_started(staged: Project) -> None:

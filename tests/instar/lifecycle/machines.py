@@ -18,8 +18,9 @@ from instar.lifecycle.launch import Launched
 from instar.lifecycle.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from instar.lifecycle.policy import policy
+from instar.locks import BusyError
 from instar.sessions.clock import Clock, iso
-from instar.sessions.parking.markers import BusyError, Park
+from instar.sessions.parking.markers import Park
 from instar.sessions.registry import Session
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instar.lifecycle.policy import Policy
-    from instar.lifecycle.services import Managed
+    from instar.services import Managed
 
 NOW = 1_790_000_000.0
 BOB = "claude-code-bob"

@@ -2,12 +2,14 @@
 
 argv: `--exit N` and `--die N` end it at once, by a status or a signal; `--mute` shows nothing; `--ask WORDS` opens a
 dialog; `--trust` opens the one about the folder; `--as ID` records another session than was asked for; `--deaf` takes
-no Enter; `--no-record` records nothing. What it was started with is in `$STAND_IN/started.json`, each message that was
-sent to it in a line of JSON in `$STAND_IN/sent`.
+no Enter; `--no-record` records nothing; `--late PATH` tells of prompts in its transcript alone, there. Ctrl-D ends it
+with status 0. What it was started with is in `$STAND_IN/started.json`, each message that was sent to it in a line of
+JSON in `$STAND_IN/sent`.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from pathlib import Path
 
 RULE = "─" * 60
 TRUST = "Is this a project you created or one you trust?\r\n\r\n ❯ 1. Yes, I trust this folder\r\n   2. No, exit\r\n"  # noqa: RUF001 - it is what Claude draws
+LONG = 5000  # of which Claude shows no more than that it is there
 KEYS = "\r\n Enter to confirm · Esc to cancel\r\n"
 
 
@@ -27,25 +30,33 @@ def show(text: str) -> None:
 
 
 def draw(typed: str) -> None:
-    rows = typed.replace("\r", "\r\n  ")
+    rows = typed.replace("\r", "\r\n  ") if len(typed) < LONG else "[Pasted text #1]"
     footer = "" if typed else "  ? for shortcuts"
     show(f"\x1b]2;✳ Claude Code\x07● Well.\r\n\r\n{RULE}\r\n❯ {rows}\r\n{RULE}\r\n{footer}\r\n")  # noqa: RUF001
+
+
+def start_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
 def record(session: str, **more: object) -> None:
     if "--no-record" in sys.argv:
         return
-    stat = Path("/proc/self/stat").read_text()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     socket, server, _ = os.environ["TMUX"].split(",")
     said = {
         "id": session, "status": "running", "client": "claude-code", "cwd": str(Path.cwd()),
-        "agent": {"pid": os.getpid(), "start": stat.rpartition(")")[2].split()[19], "boot": boot},
-        "tmux": {"socket": socket, "server": int(server), "pane": os.environ["TMUX_PANE"]}, **more,
+        "agent": {"pid": os.getpid(), "start": start_of(os.getpid()), "boot": boot},
+        "tmux": {
+            "socket": socket, "server": int(server), "serverStart": start_of(int(server)),
+            "pane": os.environ["TMUX_PANE"],
+        }, **more,
     }  # fmt: skip
     place = Path(os.environ["RECORDS"]) / f"{session}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(place.read_text()) if place.exists() else {}
+    for each in ("endedAt", "endedReason", "parked", "reaping"):  # as the hook does
+        before.pop(each, None)
     place.with_suffix(".new").write_text(json.dumps({**before, **said}))
     place.with_suffix(".new").replace(place)
 
@@ -54,8 +65,11 @@ def value(option: str) -> str:
     return sys.argv[sys.argv.index(option) + 1] if option in sys.argv else ""
 
 
+DECODER = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+
 def read() -> str:
-    return os.read(0, 1 << 16).decode("utf-8", "surrogateescape")
+    return DECODER.decode(os.read(0, 1 << 16))
 
 
 def ask() -> None:
@@ -84,7 +98,7 @@ def main() -> None:
     tty.setraw(0)
     ask()
     session = value("--as") or value("--resume") or "fresh-session"
-    record(session)
+    record(session, **({"transcriptPath": value("--late")} if "--late" in sys.argv else {}))
     sys.stdout.write("\x1b[?2004h")
     typed, number = "", 0
     while True:
@@ -93,6 +107,8 @@ def main() -> None:
         while keys.count("\x1b[200~") != keys.count("\x1b[201~"):
             keys += read()
         for paste, key in re.findall(r"\x1b\[200~(.*?)\x1b\[201~|(.)", keys, re.DOTALL):
+            if key == "\x04":
+                return
             if key != "\r":
                 typed += paste or key
             elif typed and "--deaf" not in sys.argv:
@@ -100,7 +116,11 @@ def main() -> None:
                 text = typed.rstrip().replace("\r", "\n")
                 with (Path(os.environ["STAND_IN"]) / "sent").open("a") as file:
                     file.write(json.dumps(text) + "\n")
-                record(session, lastPrompt={"id": str(number), "text": text[:200]})
+                if "--late" in sys.argv:
+                    said = {"type": "user", "sessionId": session, "message": {"role": "user", "content": text}}
+                    Path(value("--late")).write_text(json.dumps(said) + "\n")
+                else:
+                    record(session, lastPrompt={"id": str(number), "text": text[:200]})
                 typed = ""
 
 

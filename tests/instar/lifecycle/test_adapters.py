@@ -13,7 +13,7 @@ from instar.lifecycle.adapters import ADAPTERS, adapter
 from instar.lifecycle.peers import Peer
 
 if TYPE_CHECKING:
-    from instar.lifecycle.profile import Runtime
+    from instar.names import Runtime
 
 FRAMES = Path(__file__).parent.parent / "sessions/frames"
 TITLES = json.loads((FRAMES / "titles.json").read_text())

@@ -47,8 +47,6 @@ TABLE = {
     "5b": (DEAD, {}, POLICY, "fresh", "crash-or-self-close", KEEPS),
     "5b, people": (DEAD, {"is_human": True}, POLICY, "fresh", "crash-or-self-close", KEEPS),
     "5b, its topic": (DEAD, {"topic": "a", "topics": ("a",)}, POLICY, "fresh", "crash-or-self-close", KEEPS),
-    "no profile": (PARKED, {"is_human": None}, POLICY, "fresh", "profile-unreadable", KEEPS),
-    "no profile, a crash": (DEAD, {"is_human": None}, POLICY, "fresh", "crash-or-self-close", KEEPS),
     "6": (HUMAN, {}, POLICY, "resume", "idle-reaped-human", PARK),
     "6, a new topic": (HUMAN, {"topic": "z"}, POLICY, "resume", "idle-reaped-human", PARK),
     "6, topicless fresh": (HUMAN, {}, TOPICLESS_FRESH, "resume", "idle-reaped-human", PARK),
@@ -108,7 +106,7 @@ SITUATIONS = st.builds(
     resumable=st.sampled_from([None, PAST, OLD, LARGE, UNKNOWN]),
     is_renewed=st.booleans(),
     end=st.sampled_from(["", "server-dead", "host-reboot"]),
-    is_human=st.sampled_from([True, False, None]),
+    is_human=st.booleans(),
     topic=st.sampled_from(["", "a", "z"]),
     topics=st.sampled_from([(), ("a",), ("b", "a")]),
 )

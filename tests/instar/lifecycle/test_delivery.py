@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from instar.lifecycle import delivery
 from instar.lifecycle.delivery import deliver, target_of
 from instar.lifecycle.messages import CHARACTERS_AT_MOST, unfit
 from instar.sessions import registry
+from instar.sessions.machine.tmux import Done, Tmux
 from tests.instar.lifecycle.launched import Stage
 
 if TYPE_CHECKING:
@@ -119,15 +122,33 @@ def test_a_dialog_gets_no_key(stage: Stage) -> None:
     assert "Enter to confirm" in stage.frame(asked.pane)
 
 
-def test_one_that_is_gone_is_told_nothing(stage: Stage) -> None:
+def test_one_that_is_gone_is_told_nothing_and_may_be_tried_again(stage: Stage) -> None:
     target = stage.up()
 
     for gone in (replace(target, pane="%77"), replace(target, server=target.server + 1)):
-        assert deliver(stage.root, gone, "Hello.", tmux=stage.tmux).fate == "refused"
+        assert deliver(stage.root, gone, "Hello.", tmux=stage.tmux).fate == "held"
     stage.tmux.run(stage.socket, "send-keys", "-t", target.pane, "x")
     stage.end()
-    assert deliver(stage.root, target, "Hello.", tmux=stage.tmux).fate == "refused"
+    assert deliver(stage.root, target, "Hello.", tmux=stage.tmux).fate == "held"
     assert stage.sent == []
+
+
+def test_a_paste_into_what_has_just_died_leaves_the_others_alive(stage: Stage) -> None:
+    target = stage.up()
+    stage.tmux.run(stage.socket, "new-session", "-d", "-s", "other", "sleep", "60")
+
+    class Late(Tmux):
+        def run(self, socket: str, *command: str, stdin: str = "") -> Done:
+            if command[0] == "load-buffer":
+                os.kill(stage.tmux.view(socket).panes[target.pane].pid, signal.SIGKILL)
+                wait_until(lambda: stage.tmux.view(socket).panes[target.pane].is_dead, "it has died")
+            return super().run(socket, *command, stdin=stdin)
+
+    held = deliver(stage.root, target, "Hello.", tmux=Late(timeout_s=30))
+
+    assert (held.fate, held.why) == ("held", "it has ended")
+    assert len(stage.tmux.view(stage.socket).panes) == 2
+    assert stage.tmux.run(stage.socket, "list-buffers").text == ""
 
 
 def test_without_a_record_it_is_accepted_and_no_more(stage: Stage) -> None:

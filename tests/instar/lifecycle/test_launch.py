@@ -49,6 +49,13 @@ def test_what_is_up_is_told_with_its_session(stage: Stage) -> None:
     assert record.record["lastPrompt"]["id"] == "1"
 
 
+def test_a_first_message_is_proven_by_the_transcript_where_its_hook_is_late(stage: Stage) -> None:
+    up = stage.launch("--late", str(stage.root / "transcript.jsonl"), message="Lay the slates")
+
+    assert up.delivered
+    assert (up.delivered.fate, up.delivered.session_id) == ("landed", "fresh-session")
+
+
 def test_a_word_is_what_it_is_however_odd(stage: Stage) -> None:
     odd = stage.root / "#(touch made) #[fg=red] '~$HOME\n;"
     odd.mkdir()
@@ -78,6 +85,7 @@ def test_what_belongs_to_another_session_is_not_handed_on(stage: Stage) -> None:
     assert not (other.keys() - {"TMUX_PANE"}) & environ.keys()
     assert (environ["KEPT"], environ["OWN"], environ["INSTAR_PEER"]) == ("1", "2", "bob")
     assert (environ["TMUX_PANE"], environ["TMUX"].split(",")[0]) == ("%0", stage.socket)
+    assert socket_of(environ) == stage.socket  # where it finds the others
 
 
 def test_no_variable_is_on_a_command_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from clients.waiting import wait_until
@@ -17,7 +18,7 @@ from instar.lifecycle.context import context_tokens
 from instar.lifecycle.launch import socket_of
 from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.peers import Peer
-from instar.lifecycle.services import Services
+from instar.services import Services
 from instar.sessions.clock import Clock, boot_id
 from instar.sessions.machine.processes import liveness
 from stand_ins import BASH
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from support import Project
 
 BOB = "claude-code-bob"
+NEW = ("set-option", "-g", "remain-on-exit", "on", ";", "new-session", "-d", "-P", "-F", "#{pane_pid}")
 
 
 class Pane:
@@ -48,11 +50,16 @@ class Pane:
 
     def start(self, end: str = "exit 0") -> int:
         """Have one live under the name of bob; told to end, it does as `end` says."""
-        line = f"trap '{end}' TERM; while :; do read -r -t 0.2 line && eval \"$line\"; done"
-        command = ("new-session", "-d", "-s", BOB, "-c", str(self.project.root), "-P", "-F", "#{pane_pid}")
-        options = ("set-option", "-g", "remain-on-exit", "on", ";")
-        self.pid = int(self.tmux(*options, *command, str(self.program), "-c", line))
+        line = f"trap '{end}' TERM; echo It is up; while :; do read -r -t 0.2 line && eval \"$line\"; done"
+        self.pid = int(self.tmux(*NEW, "-s", BOB, "-c", str(self.project.root), str(self.program), "-c", line))
+        wait_until(lambda: "It is up" in self.tmux("capture-pane", "-p", "-t", BOB), "it can be told to end")
         return self.pid
+
+    def start_wrapped(self) -> None:
+        """Have one live below a wrapper, which ends a moment after it."""
+        wrapper = f"{self.program} -c 'sleep 600; :'; status=$?; sleep 0.3; exit $status"
+        first = int(self.tmux(*NEW, "-s", BOB, "-c", str(self.project.root), wrapper))
+        self.pid = wait_until(lambda: psutil.Process(first).children(), "it is started")[0].pid
 
     def agent(self) -> dict[str, Any]:
         stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -185,6 +192,20 @@ def test_how_it_ended_is_told_by_its_pane(life: Lifecycle, pane: Pane, how: Any,
     assert BOB not in subprocess.run(
         ["tmux", "-S", pane.socket, "list-sessions"], check=False, capture_output=True, text=True
     ).stdout  # fmt: skip
+
+
+def test_the_pane_of_a_wrapper_is_removed_once_that_has_ended_as_well(life: Lifecycle, pane: Pane) -> None:
+    pane.start_wrapped()
+    pane.record("s")
+    life.edges.marks.save_session(BOB, {"sessionId": "s", "agent": pane.agent()})
+    pane.tmux("new-session", "-d", "-s", "other", "sleep", "60")  # so that the server goes on
+    os.kill(pane.pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(pane.pid), "it has ended")
+
+    (row,) = life.supervisor.run()
+
+    assert (row["action"], row["cause"]) == ("reaped-gone", "crash")
+    assert pane.tmux("list-sessions", "-F", "#{session_name}") == "other"
 
 
 def test_a_server_that_died_and_a_machine_that_was_started_anew_are_no_crashes(life: Lifecycle, pane: Pane) -> None:

@@ -170,6 +170,13 @@ def test_a_session_that_cannot_be_read_is_told_and_stays_until_it_is_put_aside(p
     assert peer.marks.identities() == ["codex-cli-eve"]
 
 
+def test_it_is_told_for_how_long_a_session_stands_as_it_does(peer: Peer) -> None:
+    assert peer.marks.session_age_s(PEER) == 0.0
+    peer.write(".session", b"{")
+    os.utime(peer.place(".session"), (NOW - 60, NOW - 60))
+    assert peer.marks.session_age_s(PEER) == 60.0
+
+
 def test_a_pipe_keeps_nobody_waiting(peer: Peer) -> None:
     peer.folder.mkdir(parents=True)
     os.mkfifo(peer.place(".session"))
@@ -379,6 +386,28 @@ def test_a_death_after_deaths_that_cannot_be_read_makes_two(peer: Peer) -> None:
     peer.write(".deaths", b"{")
 
     assert len(peer.marks.record_death(PEER)) == 2
+
+
+def test_why_a_session_ended_is_told_of_that_session_alone(peer: Peer) -> None:
+    assert peer.marks.ended(PEER, "7:5:boot") is None
+    peer.marks.set_ended(PEER, "7:5:boot", "clean-exit")
+
+    assert peer.marks.ended(PEER, "7:5:boot") == "clean-exit"
+    assert [peer.marks.ended(PEER, of) for of in ("8:5:boot", "")] == [None, None]
+    peer.marks.set_ended(PEER, "", "crash")
+    assert [peer.marks.ended(PEER, of) for of in ("7:5:boot", "")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"\xff", b'{"identity": "%s", "of": "o", "cause": "luck"}' % PEER.encode()]
+)
+def test_why_a_session_ended_is_not_told_where_it_cannot_be_read_and_can_be_put_down_anew(
+    peer: Peer, content: bytes
+) -> None:
+    peer.write(".ended", content)
+    assert peer.marks.ended(PEER, "o") is None
+    peer.marks.set_ended(PEER, "o", "crash")
+    assert peer.marks.ended(PEER, "o") == "crash"
 
 
 def test_a_link_is_not_followed(peer: Peer, tmp_path: Path) -> None:

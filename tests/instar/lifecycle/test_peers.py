@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.errors import InstarError
-from instar.lifecycle.peers import FOLDER, LOCK, Broken, Peer, Peers, checked_name, identities, name_in
-from instar.lifecycle.profile import BYTES_AT_MOST, RUNTIMES
+from instar.lifecycle.peers import FOLDER, LOCK, Broken, Peer, Peers
+from instar.lifecycle.profile import BYTES_AT_MOST
+from instar.names import RUNTIMES, checked_name, identities, name_in
 from instar.sessions.registry import FOLDER as RECORDS
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -16,9 +17,9 @@ from instar.lifecycle import verbs
 from instar.lifecycle.launch import Launched
 from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Broken
-from instar.lifecycle.services import Managed
 from instar.lifecycle.supervise import Supervisor
 from instar.lifecycle.wake import wake
+from instar.services import Managed
 from instar.sessions.clock import Clock
 from tests.instar.lifecycle.machines import BOB, UP, Machine
 
@@ -180,6 +181,20 @@ def test_attach_takes_up_what_is_there_or_fails_loudly(machine: Machine) -> None
     assert said["command"] == ["tmux", "-S", "/s", "attach-session", "-t", f"={BOB}"]
     assert machine.has(".fresh-next")
     assert verbs.attach("bob", machine.edges)["woke"] is False
+
+
+def test_one_that_ends_while_it_is_attached_to_may_be_tried_again(machine: Machine) -> None:
+    machine.begin()
+
+    def live(identity: str) -> Any:
+        found = machine.live(identity)
+        machine.dies()
+        return found
+
+    said = verbs.attach("bob", replace(machine.edges, live=live))
+
+    assert (said["status"], said["cause"], said["retryAfter"]) == ("FAILED", "ended", 5.0)
+    assert said["command"] is None
 
 
 def test_a_clean_start_is_asked_for_by_what_lives(machine: Machine) -> None:

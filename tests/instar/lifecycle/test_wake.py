@@ -17,8 +17,8 @@ from instar.lifecycle.delivery import Delivered
 from instar.lifecycle.ends import End
 from instar.lifecycle.launch import Launched
 from instar.lifecycle.orders import Order
-from instar.lifecycle.services import Managed
 from instar.lifecycle.wake import wake
+from instar.services import Managed
 from tests.instar.lifecycle.machines import BOB, Machine
 
 if TYPE_CHECKING:
@@ -302,6 +302,39 @@ def test_a_message_that_does_not_arrive_is_no_success(machine: Machine, fate: An
     assert machine.last("send") == {
         "ev": "send", "personality": "bob", "identity": BOB, "outcome": fate, "reason": "a draft is there",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("fate", ["held", "refused"])
+def test_one_that_ends_while_it_is_told_is_woken_or_may_be_tried_again(machine: Machine, fate: Any) -> None:
+    machine.begin_watched()
+
+    def deliver(*_: object) -> Delivered:
+        machine.dies()
+        return Delivered(fate, "it has ended")
+
+    said = wake(Order("bob", "go on", delivers=True), replace(machine.edges, deliver=deliver))
+
+    if fate == "held":
+        assert (said["status"], said["woke"], said["cause"]) == ("READY", True, "crash-or-self-close")
+        assert [each[1] for each in machine.launches] == ["go on"]
+    else:  # it may have it
+        assert (said["status"], said["cause"], said["retryAfter"]) == ("FAILED", "delivery-refused", 5.0)
+        assert not machine.launches
+    assert len(machine.marks.deaths(BOB)) == len(machine.launches)
+
+
+def test_one_that_ends_between_two_looks_has_died_once(machine: Machine) -> None:
+    machine.begin_watched()
+
+    def live(identity: str) -> Any:
+        found = machine.live(identity)
+        machine.dies()
+        return found
+
+    said = wake(Order("bob", "go on"), replace(machine.edges, live=live))
+
+    assert (said["status"], said["cause"], len(machine.marks.deaths(BOB))) == ("READY", "crash-or-self-close", 1)
+    assert [each["action"] for each in machine.lines("supervise")] == ["reaped-gone"]
 
 
 def test_a_resume_adds_its_topic_and_a_clean_start_begins_with_its_own(machine: Machine) -> None:

@@ -45,6 +45,9 @@ class Listed:
     def listed(self) -> dict[str, Any]:
         return {"enabled": True, "peers": [{"name": "bob"}], "troubles": []}
 
+    def mode(self) -> str:
+        return "troubled"
+
     def start(self) -> None:
         self.asked.append("start")
 
@@ -95,6 +98,13 @@ def test_without_them_the_server_says_so(tmp_path: Path) -> None:
         answer = client.get("/peers")
         assert (answer.status_code, answer.json()) == (503, {"error": "peers unavailable"})
         assert client.get("/ping").status_code == 200
+        wait_until(lambda: client.get("/health").json().get("peers") == "unavailable", "the health says so")
+
+
+def test_the_health_tells_its_owner_whether_they_are_looked_after(tmp_path: Path) -> None:
+    with served(tmp_path, Listed()) as client:
+        wait_until(lambda: client.get("/health").json().get("peers") == "troubled", "the health says so")
+        assert "peers" not in client.get("/health", headers={"Authorization": ""}).json()
 
 
 @pytest.fixture
@@ -124,6 +134,7 @@ def test_peers_are_looked_after_where_the_configuration_says_so(serving: Serving
     wait_until(lambda: is_looked_after(tmp_path), "who died is put away")
 
     assert serving.listed()["enabled"]
+    assert serving.mode() == "on"
     assert serving.stop()
 
 
@@ -133,6 +144,7 @@ def test_nobody_is_looked_after_unasked(serving: Serving, tmp_path: Path) -> Non
 
     assert not is_looked_after(tmp_path)
     assert not serving.listed()["enabled"]
+    assert serving.mode() == "off"
     assert [each["name"] for each in serving.listed()["peers"]] == ["bob"]
 
 
@@ -140,8 +152,9 @@ def test_a_configuration_that_is_none_is_a_trouble_and_no_end(serving: Serving, 
     configure(tmp_path)
     (tmp_path / ".instar/config.json").write_text("{")
     serving.start()
-    wait_until(lambda: serving.listed()["troubles"], "it is told")
+    wait_until(lambda: serving.mode() == "troubled", "it is told")
 
+    assert serving.listed()["troubles"]
     assert serving.listed()["peers"] == []
 
 

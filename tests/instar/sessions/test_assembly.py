@@ -11,9 +11,10 @@ import pytest
 from clients.waiting import wait_until
 from instar.sessions import registry
 from instar.sessions.assembly import Assembly
-from instar.sessions.classifier import judge
+from instar.sessions.classifier import explain, judge
 from instar.sessions.machine.processes import liveness
 from instar.sessions.reaper.stage import Stage
+from instar.sessions.registry import change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,23 @@ def test_a_person_parks_an_idle_session_that_has_just_begun(stage: Stage) -> Non
     pane = tmux(stage, "list-panes", "-a", "-F", "#{pane_dead} #{pane_current_command}").split()
     assert pane == ["0", "sh"]  # the shell that started it goes on
     assert f"instar-sessions resume {ONE}" in tmux(stage, "capture-pane", "-p", "-J")
+
+
+def test_nobody_parks_a_peer_that_a_service_runs(stage: Stage) -> None:
+    change(stage.project, ONE, lambda record: {**record, "identity": "claude-code-bob"})
+    unit = stage.folder / "home/.config/systemd/user/instar-peer@bob.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    assembly = Assembly(
+        stage.project, {"INSTAR_SHARED_ROOT": str(stage.folder / "shared"), "HOME": str(stage.folder / "home")}
+    )
+    (sight,) = assembly.sights()
+
+    assert {gate.name: word.why for gate, word in explain(sight) if word}["protected"] == "systemd runs its peer"
+    assert assembly.reaper.evaluate(ONE)["keptBy"] == "protected"
+    assert assembly.terminate(ONE, "to make room")["skipped"] == "protected"
+    assert assembly.kill(ONE)["skipped"] == "protected"
+    assert liveness(agent(stage)) == "alive"
 
 
 def test_a_person_does_not_park_what_holds_unsent_text(stage: Stage) -> None:

@@ -57,6 +57,18 @@ def put_build(world: World, **state: Any) -> None:
     os.utime(path, (NOW - 60, NOW - 60))
 
 
+def manage(world: World, *, identity: str = "", tmux_session: str = "work") -> None:
+    """Have a service run the peer that is called bob; the session is of `identity`."""
+    (world.units / "instar-peer@bob.service").touch()
+    world.record |= {"identity": identity, "tmux": {**world.record["tmux"], "session": tmux_session}}
+
+
+def hide_units(world: World, *, identity: str) -> None:
+    world.units.rmdir()
+    world.units.symlink_to(world.units)  # to itself: nobody can read it, whoever runs this
+    world.record["identity"] = identity
+
+
 def queue(world: World) -> None:
     assert world.frame is not None
     world.frame = world.frame.replace("\u276f\xa0\n", "\u276f\xa0Press up to edit queued messages\n")
@@ -74,6 +86,9 @@ KEPT: dict[str, tuple[Change, str, str]] = {
     # what is the matter -> what is changed, the name it is kept by, how sure that is
     "it is protected by its id": (lambda it: it.config.update(sessions={"protected": [ONE]}), "protected", "high"),
     "its tmux session is protected": (lambda it: it.config.update(sessions={"protected": ["w*"]}), "protected", "high"),
+    "systemd runs its peer": (lambda it: manage(it, identity="claude-code-bob"), "protected", "high"),
+    "its tmux session is such a peer's": (lambda it: manage(it, tmux_session="codex-cli-bob"), "protected", "high"),
+    "nobody can tell who runs its peer": (lambda it: hide_units(it, identity="codex-cli-bob"), "protected", "low"),
     "the look is made from within": (lambda it: setattr(it, "own", frozenset((AGENT,))), "self", "high"),
     "it is not on record": (lambda it: setattr(it, "state", "unrecorded"), "unmanaged", "high"),
     "only named agents are parked": (lambda it: configure(it, reapUnmanaged=False), "unmanaged", "high"),

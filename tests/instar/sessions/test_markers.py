@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.errors import InstarError
+from instar.locks import BusyError
 from instar.sessions.machine.processes import liveness
 from instar.sessions.machine.tmux import Tmux
-from instar.sessions.parking.markers import BusyError, Markers, Park, identity_of
+from instar.sessions.parking.markers import Markers, Park, identity_of
 from instar.sessions.parking.park import SessionManager
 from instar.sessions.parking.recovery import Found, action
 from instar.sessions.parking.resumption import Unresumable, command, proven

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from clients.waiting import wait_until
+from instar.services import Services
 from instar.sessions.clock import Clock
 from instar.sessions.machine.processes import liveness
 from instar.sessions.machine.tmux import Tmux
@@ -195,6 +196,19 @@ def test_a_protected_session_is_ended_by_force_alone(parking: Parking, client: C
     assert parking.manager(config=config).kill("s")["skipped"] == "protected"
     assert parking.is_untouched()
     assert parking.manager(config=config).kill("s", force=True)["terminated"]
+    assert client.process.wait(DEADLINE_S)
+
+
+def test_a_peer_that_a_service_runs_is_ended_by_force_alone(parking: Parking, client: Client, tmp_path: Path) -> None:
+    parking.change(identity="claude-code-bob")
+    services = Services(systemd=(tmp_path / "units",))
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units/instar-peer@bob.service").touch()
+
+    assert parking.terminate(services=services)["why"] == "systemd runs its peer"
+    assert parking.manager(services=services).kill("s")["skipped"] == "protected"
+    assert parking.is_untouched()
+    assert parking.manager(services=services).kill("s", force=True)["terminated"]
     assert client.process.wait(DEADLINE_S)
 
 

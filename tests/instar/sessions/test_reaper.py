@@ -179,6 +179,22 @@ def test_one_that_is_gone_at_the_last_look_is_forgotten(world: World) -> None:
     assert list(world.state()["watched"]) == ["other"]
 
 
+@pytest.mark.parametrize(("by", "count"), [("reaper", 1), ("operator", 0)])
+def test_an_end_that_a_reaper_did_not_live_to_put_down_is_put_down_by_the_next(
+    world: World, by: str, count: int
+) -> None:
+    pending(world)
+    agent, _ = world.agents["idle"], world.process()
+    agent.is_over = agent.is_ending = True  # it has ended, and what a reaper left of that is not settled yet
+    world.ticks(2)
+    assert world.events() == ["reap-pending"]
+    agent.is_ending, agent.parked = False, {"by": by, "reason": "reaped-idle"}
+    world.ticks(2)
+
+    assert world.events().count("reaped") == world.reaper.snapshot()["reapsLastHour"] == count
+    assert [each["reason"] for each in world.reaper.snapshot()["recent"]] == ["reaped-idle"] * count
+
+
 def test_pressure_that_fell_meanwhile_puts_the_end_off(world: World) -> None:
     pending(world)
     world.readings = NORMAL

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instar.services import Services
 from instar.sessions.clock import iso
 from instar.sessions.evidence import Host, Sight
 from instar.sessions.machine.processes import Process, Table
@@ -102,6 +103,9 @@ class World:
         self.tokens: int | None = None
         self.monotonic: float | None = None  # by which it is as late as by the other clock, unless it is said otherwise
         self.is_calibrated = True
+        self.units = folder / "units"
+        self.units.mkdir()
+        self.services = Services(systemd=(self.units,))
         self.own: frozenset[int] = frozenset((99,))
         self.state = "running"
         agent, server = self.processes[AGENT], self.processes[SERVER]
@@ -158,7 +162,7 @@ class World:
             policy=self.policy(), wall=now, monotonic=monotonic, boot=self.boot(), table=table,
             views={view.socket: view}, own=self.own,
             is_calibrated=lambda client, _version: self.is_calibrated and bool(client),
-            tokens_since=lambda _session, _since: self.tokens,
+            tokens_since=lambda _session, _since: self.tokens, managed=self.services.managed_identity,
         )  # fmt: skip
         session = Session(self.root, ONE, self.state, self.record)  # type: ignore[arg-type]  # as a test says
         return Sight(session, host, self.before if before is None else before)

@@ -40,6 +40,8 @@ class Agent:
     prompted_at: float = NOW - 3600
     started_at: float = NOW - 7200
     is_over: bool = False
+    parked: dict[str, str] | None = None  # as its record tells it
+    is_ending: bool = False  # so says its record
     is_quiet: bool = True
     answer: object = field(default_factory=lambda: {"terminated": True, "skipped": None})
     on_look: Callable[[], None] = lambda: None
@@ -122,6 +124,8 @@ class World:
             "startedAt": iso(agent.started_at),
             "lastPrompt": {"id": str(agent.prompt), "at": iso(agent.prompted_at), "text": "a secret"},
             "cwd": "/secret/place",
+            "parked": agent.parked,
+            **({"reaping": {}} if agent.is_ending else {}),
         }
         return Session(self.root, name, "completed" if agent.is_over else "running", record)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from instar.lifecycle.peers import checked_name, name_in
+from instar.names import checked_name, name_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +26,12 @@ _ENABLED: Final = (".wants", ".requires")  # where systemctl enable puts the lin
 
 @dataclass(frozen=True)
 class Managed:
-    """Who runs a peer, and by which file; where nobody can tell, who may. `why` is for people."""
+    """Who runs a peer, and by which file; where nobody can tell, who may: not `is_sure`. `why` is for people."""
 
     by: Manager
     path: Path
     why: str
+    is_sure: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _found(by: Manager, folder: Path, file: str) -> Managed | None:
         targets = [name for name in _names(folder) if name.endswith(_ENABLED)] if by == "systemd" else []
         place = next((each for each in (folder, *(folder / name for name in targets)) if file in _names(each)), None)
     except OSError as error:
-        return Managed(by, folder, f"{by} may run it, for {folder} cannot be read: {error.strerror}")
+        why = f"{by} may run it, for {folder} cannot be read: {error.strerror}"
+        return Managed(by, folder, why, is_sure=False)
     return None if place is None else Managed(by, place / file, f"{by} runs it, by {place / file}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from instar.errors import InstarError
-from instar.lifecycle.services import Managed, Manager, Services
+from instar.services import Managed, Manager, Services
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,7 @@ def test_where_a_folder_cannot_be_read_a_peer_counts_as_managed(
     assert found is not None
     assert found.path == tmp_path / folder.partition("/")[0]
     assert f"may run it, for {found.path} cannot be read: " in found.why
+    assert not found.is_sure
 
 
 @pytest.mark.parametrize("name", ["", "../bob", "Bob", "bob\n", "*"])
