@@ -5,15 +5,15 @@ Runs at SessionStart, UserPromptSubmit and SessionEnd of Claude Code and Codex, 
 stdin   the client's JSON event
 stdout  nothing: no word of ours reaches the model
 exit    0, always
-env     TMUX, TMUX_PANE; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
+env     TMUX, TMUX_PANE; INSTAR_PEER; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
 
 The record is `.instar/state/sessions/<session id>.json`: `status` running, completed or failed (or, of those who end
 sessions, reaping and killed, with `reaping` and `parked`, which the next event of its life drops); `client`, `cwd`,
 `transcriptPath`, `source`, `model`; `agent` (pid, start, boot of the client's process) and `tmux` (session, server,
 serverStart, socket, pane), each only where it proves something; `firstPromptAt` of that process; `lastPrompt`,
-`lastEvent`; `startedAt`, `endedAt`, `endedReason`; `forkedFrom`. A process has one running record, and a pane at most
-one. A prompt also ends the question of a build that its owner asked, and tells Claude's tool shells the session as
-`INSTAR_SESSION_ID`.
+`lastEvent`; `startedAt`, `endedAt`, `endedReason`; `forkedFrom`; of a peer's `identity`. A process has one running
+record, and a pane at most one. A prompt also ends the question of a build that its owner asked, and tells Claude's tool
+shells the session as `INSTAR_SESSION_ID`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
 EXPORT = "export INSTAR_SESSION_ID="
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
+PEER = "INSTAR_PEER"
 ALIVE = ("running", "reaping")
 OF_AN_END = ("endedAt", "endedReason", "parked", "reaping")
+OF_THE_PEER = ("identity", "launchedBy")
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
 
 
@@ -97,7 +99,18 @@ def seen(me: Self) -> Record:
     found: Record = {"client": CLIENTS[client.client], "agent": me.agent()}
     if me.processes.nearest_client(client.parent) is None:  # below another client the pane is that one's
         found["tmux"] = pane_of(me)
+        found.update(peer_of(found))
     return found
+
+
+def peer_of(found: Record) -> Record:
+    """Return the peer whose session it is, where its name and that of its tmux session agree.
+
+    Its name alone proves nothing: all that a peer starts has it in its environment.
+    """
+    identity = f"{found['client']}-{os.environ.get(PEER)}"
+    tmux = found["tmux"]
+    return {"identity": identity} if tmux and tmux["session"] == identity else {}
 
 
 def pane_of(me: Self) -> Record | None:
@@ -153,8 +166,8 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
     for other, old in list(records.others(session)):
         agent = old.get("agent")
         is_mine = bool(agent) and agent == record.get("agent")
-        if is_mine and "" < text_of(old, "firstPromptAt") < (text_of(learned, "firstPromptAt") or now):
-            learned["firstPromptAt"] = old["firstPromptAt"]
+        if is_mine:
+            learn(learned, old, now)
         if is_mine and is_fork(record, old):
             learned.update(source="fork", forkedFrom=other)
         if old.get("status") not in ALIVE:
@@ -169,6 +182,13 @@ def settle(records: Records, session: str, record: Record, me: Self) -> Record:
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
     return learned
+
+
+def learn(learned: Record, old: Record, now: str) -> None:
+    """Learn of another session of the same process whose it is, and when the process was first spoken to."""
+    learned.update((key, old[key]) for key in OF_THE_PEER if key in old)
+    if "" < text_of(old, "firstPromptAt") < (text_of(learned, "firstPromptAt") or now):
+        learned["firstPromptAt"] = old["firstPromptAt"]
 
 
 def is_fork(record: Record, old: Record) -> bool:

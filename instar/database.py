@@ -191,8 +191,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _touch(path: Path) -> None:
-    """Have a file be there, for its owner alone; SQLite gives the files beside it the same mode."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    """Have a file be there by itself, for its owner alone; SQLite gives the files beside it the same mode."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
     try:
         os.fchmod(fd, 0o600)
     finally:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instar.files import private_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -38,7 +40,7 @@ def enlist(root: Path, environ: Mapping[str, str]) -> None:
     if is_enlisted(root, environ):
         return
     link = _link(root, environ)
-    link.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(link.parent)
     with suppress(FileExistsError):
         link.symlink_to(root, target_is_directory=True)
 

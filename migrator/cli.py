@@ -15,6 +15,7 @@ from instar.errors import InstarError
 from migrator import codex_status, report, upgrades
 from migrator.changes import Note
 from migrator.files import ChangedError, apply, remove_leftovers
+from migrator.plain import plain
 from migrator.plan import INSTALL, UNINSTALL, Plan, Step, plan
 from migrator.project import Project, open_project
 from migrator.record import read
@@ -92,9 +93,9 @@ def main(
         project = open_project(folder, clients, takes_over=take_over, repairs=repair)
         planned, codex = _migrate(project, options)
     except InstarError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(plain(str(error))) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'the working folder'}: {error.strerror}") from error
+        raise click.ClickException(plain(f"{error.filename or 'the working folder'}: {error.strerror}")) from error
     _show(project, planned, codex, options)
     sys.exit(1 if planned.noted("error") or (options.check and planned.changes) else 0)
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from instar.errors import InstarError
 from migrator.changes import Change, Content
+from migrator.links import require_own
 
 LOCK_S = 10.0
 TEMPORARY = ".instar-"  # in the name of every temporary file
@@ -37,11 +38,15 @@ class ChangedError(ApplyError):
 
 
 def look(root: Path, path: str, *, is_link: bool = False) -> Content | None:
-    """Return what stands at `path`; None when nothing does. Raise InstarError for what is no readable file."""
+    """Return what stands at `path`; None when nothing does.
+
+    Raise InstarError for what is no readable file, or leads out of the project and is not the person's.
+    """
     place = root / path
     try:
         if is_link:
             return Content(os.fsencode(place.readlink()), is_link=True)
+        require_own(root, path)
         mode = place.stat().st_mode
         if not stat.S_ISREG(mode):  # asked before it is opened, which for a pipe would wait for ever
             raise InstarError(f"{path} is no regular file; move it away and run instar-migrate again")
@@ -67,11 +72,11 @@ def apply(root: Path, changes: list[Change]) -> None:
     """Write all changes, or none of them. Raise `ApplyError` when that could not be done."""
     inside = root / ".instar"
     try:
-        inside.mkdir(exist_ok=True)
+        inside.mkdir(mode=0o700, exist_ok=True)
         _ignore(inside / ".gitignore")
         for name in ("state", "logs"):  # the launcher writes what a hook dies of into `logs`, if it is there
             (inside / name).mkdir(exist_ok=True)
-        with FileLock(inside / "state" / "migrate.lock", timeout=LOCK_S):
+        with FileLock(inside / "state" / "migrate.lock", timeout=LOCK_S, mode=0o600):
             _apply_locked(root, changes)
     except Timeout as error:
         raise ApplyError(f"another instar-migrate is at work in {root}; try again") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from instar.errors import InstarError
 from migrator.changes import Change, Note
 from migrator.project import Project
-from migrator.steps import block_cap, client_hooks, config, documents, hook_files, record, skill
+from migrator.steps import block_cap, client_hooks, config, documents, hook_files, in_git, record, skill
 
 Step = Callable[[Project], Iterable[Change | Note]]
 
@@ -21,6 +21,7 @@ INSTALL: tuple[Step, ...] = (
     client_hooks.install,
     config.install,
     record.install,
+    in_git.install,
 )
 UNINSTALL: tuple[Step, ...] = (
     client_hooks.uninstall,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instar.errors import InstarError
 from instar.project import open_root
+from migrator.links import leads_out
 from migrator.record import read
 from migrator.registration import CLIENTS, Client
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,3 @@ def open_project(
 def _remembered(record: dict[str, Any]) -> tuple[Client, ...]:
     clients = record.get("clients")
     return tuple(client for client in CLIENTS if isinstance(clients, list) and client in clients)
-
-
-def leads_out(root: Path, path: str) -> bool:
-    """Say whether a path of the project ends, by a symbolic link, outside of it."""
-    return not Path(os.path.realpath(root / path)).is_relative_to(root)  # `resolve` raises for a link to itself

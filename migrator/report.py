@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from migrator.manifest import SKILL
+from migrator.plain import plain, plain_on_terminal
 from migrator.registration import SETTINGS
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ _DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
     """Yield the changes and notes, a line each, and what they come to."""
-    yield f"project {click.format_filename(project.root)}"
+    yield f"project {plain(click.format_filename(project.root))}"
     for change in plan.changes:
-        yield f"  {click.style(f'{change.verb:<7}', fg=_COLOURS[change.verb])} {change.path}  ({change.why})"
+        yield f"  {click.style(f'{change.verb:<7}', fg=_COLOURS[change.verb])} {change.path}  ({plain(change.why)})"
     for note in plan.notes:
         yield note_line(note)
     count = len(plan.changes)
@@ -43,7 +44,7 @@ def for_people(project: Project, plan: Plan, *, is_done: bool) -> Iterator[str]:
 
 def note_line(note: Note) -> str:
     """Return a note as a line for people."""
-    return f"  {click.style(f'{note.level:<7}', fg=_NOTE_COLOURS.get(note.level, 'yellow'))} {note.text}"
+    return f"  {click.style(f'{note.level:<7}', fg=_NOTE_COLOURS.get(note.level, 'yellow'))} {plain(note.text)}"
 
 
 def next_steps(project: Project, codex: CodexStatus | None) -> Iterator[str]:
@@ -104,7 +105,8 @@ def diff(plan: Plan) -> Iterator[str]:
     for change in plan.changes:
         before, after = _lines(change.before), _lines(change.after)
         for line in difflib.unified_diff(before, after, _name(change, "a"), _name(change, "b"), lineterm=""):
-            yield click.style(line, fg=_DIFF_COLOURS.get(line[:1])) if line[:3] not in ("+++", "---") else line
+            shown = plain_on_terminal(line)
+            yield click.style(shown, fg=_DIFF_COLOURS.get(line[:1])) if line[:3] not in ("+++", "---") else shown
         if before == after:
             yield f"{change.verb} {change.path}  ({change.why})"
 

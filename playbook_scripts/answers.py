@@ -40,8 +40,13 @@ def print_answer(answer: Answer, *, as_json: bool, show: Callable[[Answer], list
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
         if answer.get("code") == "usage":
-            sys.stderr.write(f"build-state: {answer['error']}\n")
+            sys.stderr.write(harmless(f"build-state: {answer['error']}\n"))
     elif "error" in answer:
-        sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
+        sys.stderr.write(harmless(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n"))
     elif show:
-        sys.stdout.write("\n".join(show(answer)) + "\n")
+        sys.stdout.write(harmless("\n".join(show(answer)) + "\n"))
+
+
+def harmless(text: str) -> str:
+    """Return a text that cannot steer a terminal: a state, a log and the names of files may be anybody's words."""
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)

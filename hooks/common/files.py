@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def replace_file(path: str, data: bytes, mode: int = 0o666) -> None:
+def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
     """Replace the content of `path` durably; a file that is there keeps its mode. Raise OSError, with it untouched."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
@@ -63,11 +63,11 @@ def remove_if_there(path: str) -> None:
 
 
 def make_folder(root: str, folder: str) -> None:
-    """Create a folder below `.instar`, all of which git ignores from its first moment on."""
+    """Create a folder below `.instar`, which git ignores and nobody else may enter from its first moment on."""
     if os.path.isdir(folder):
         return
     inside = os.path.join(root, ".instar")
-    os.makedirs(inside, exist_ok=True)
+    os.makedirs(inside, 0o700, exist_ok=True)
     ignore = os.path.join(inside, ".gitignore")
     if not os.path.lexists(ignore):
         with open(ignore, "w", encoding="ascii") as file:

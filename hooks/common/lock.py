@@ -24,7 +24,7 @@ class Lock:
         try:
             make_folder(self.root, self.folder)
             path = os.path.join(self.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self.wait()
         except OSError as error:
             self.__exit__()

@@ -70,7 +70,8 @@ def build_command(root: str) -> str:
     """
     python = os.path.join(root, ".instar", "state", "python")
     script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
-    return f"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}"
+    is_ours = os.path.islink(python) and os.access(python, os.X_OK)
+    return f"{shell_word(python if is_ours else 'python3')} -I -S {shell_word(script)}"
 
 
 def shell_word(text: str) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 
 from hooks.common.clock import now_iso
-from hooks.common.files import make_folder
+from hooks.common.files import make_folder, write_all
 
 AN_HOUR_S = 3600
 
@@ -33,13 +33,21 @@ def tell(root: str, role: str, trouble: Trouble) -> str:
         pass
     try:
         make_folder(root, logs)
-        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
-        with open(told, "w", encoding="ascii"):
-            pass
+        append(os.path.join(logs, f"{role}.log"), f"{now_iso()} {trouble.code} {trouble}\n")
+        append(told, "")
+        os.utime(told)
     except OSError as error:
         complain(f"{role}: cannot write its log: {error}")
     return f"instar {role}: {trouble} ({trouble.code})."
+
+
+def append(path: str, text: str) -> None:
+    """Write at the end of a file that is nobody else's to read, and through no link: a repository can bring links."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        write_all(fd, text.encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(fd)
 
 
 def complain(text: str) -> None:

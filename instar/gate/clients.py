@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from instar.gate.verdict import Verdict
 
 CHILD: Final = "INSTAR_GATE_CHILD"
+TOKEN: Final = "INSTAR_AUTH_TOKEN"  # noqa: S105 - the name of the variable
 MODEL: Final = "haiku"
 
 # What tells a program in which session, pane or client it runs: a judge runs in none.
@@ -110,8 +111,9 @@ def _asked(argv: Sequence[str], question: tuple[Evidence, str, Collection[str]],
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a judge: ours, outside of every session."""
-    kept = {name: value for name, value in environ.items() if name not in _OF_SESSIONS and not name.startswith("GIT_")}
+    """Return the environment of a judge: ours, outside of every session, and without the server's token."""
+    left_out = {*_OF_SESSIONS, TOKEN}
+    kept = {name: value for name, value in environ.items() if name not in left_out and not name.startswith("GIT_")}
     return {**kept, CHILD: "1"}
 
 

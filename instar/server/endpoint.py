@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from instar.errors import InstarError
-from instar.files import replace_file
+from instar.files import replace_file, unblocked
 from instar.sessions.machine.process import READER
 
 if TYPE_CHECKING:
@@ -75,17 +76,18 @@ def withdraw(root: Path, found: Endpoint) -> None:
 
 
 def prepare(root: Path) -> None:
-    """Make the folder and the token, neither for anybody else's eyes. Raise OSError."""
+    """Make the folder and the token, neither for anybody else's eyes. Raise OSError, and InstarError for a link."""
     inside = root / ".instar"
-    inside.mkdir(exist_ok=True)
+    inside.mkdir(mode=0o700, exist_ok=True)
     with suppress(FileExistsError), (inside / ".gitignore").open("x", encoding="ascii") as file:
         file.write("*\n")  # before there is anything that git must not see
     folder = root / DATA
+    if folder.is_symlink():
+        raise InstarError(f"{folder} is a link, and what lies where it leads may be anybody's: remove it")
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
-    if _kept(root):
-        (folder / "token").chmod(0o600)
-    elif not token(root):
+    # One that others could read, as what comes with a repository, is no secret: it gives way to a new one.
+    if not (_is_private(folder / "token") if _kept(root) else token(root)):
         replace_file(folder / "token", secrets.token_hex(32).encode() + b"\n")
 
 
@@ -103,9 +105,15 @@ def token(root: Path) -> str:
 
 def _kept(root: Path) -> str:
     try:
-        return (root / DATA / "token").read_text(encoding="utf-8").strip()
+        with open(root / DATA / "token", encoding="utf-8", opener=unblocked) as file:
+            return file.read().strip()
     except (OSError, ValueError):
         return ""
+
+
+def _is_private(path: Path) -> bool:
+    state = path.lstat()
+    return stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid() and not state.st_mode & 0o077
 
 
 def _object(path: Path) -> dict[str, object]:

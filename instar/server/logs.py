@@ -45,8 +45,8 @@ def make_folder(root: Path) -> Path:
 
 
 def open_private(path: str, flags: int = os.O_WRONLY | os.O_CREAT | os.O_APPEND) -> int:
-    """Open a log that nobody else may read."""
-    fd = os.open(path, flags, 0o600)
+    """Open a log that nobody else may read, through no link."""
+    fd = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     os.fchmod(fd, 0o600)
     return fd
 

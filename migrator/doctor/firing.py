@@ -12,10 +12,11 @@ from migrator.changes import Change
 from migrator.doctor.answers import Complaint, complaint
 from migrator.doctor.events import payload
 from migrator.doctor.findings import MIGRATE, Examined, Finding, ok
+from migrator.doctor.interpreter import is_ours
 from migrator.doctor.programs import DetachError, Job, run_detached
 from migrator.manifest import HOOKS_FOLDER
 from migrator.registration import CLIENTS, EVENTS, Client
-from migrator.steps import client_hooks, hook_files
+from migrator.steps import client_hooks, hook_files, in_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,12 @@ class Shot(NamedTuple):
 
 def check(examined: Examined) -> Iterator[Finding]:
     """Yield what is wrong with the answers, grouped by what is wrong; no build is held and no session recorded."""
+    if text := in_git.told(examined.root):  # a repository that brings hooks along is not run for being looked at
+        yield Finding("not-fired", "warning", f"the hooks were not fired: {text}", in_git.FIX)
+        return
+    if not is_ours(examined.root):
+        yield Finding("not-fired", "warning", "the hooks were not fired, for want of an interpreter to trust", MIGRATE)
+        return
     shots = [*_registered(examined), *_hook_files(examined)]
     try:
         with _logs_kept(examined.root / ".instar/logs"):

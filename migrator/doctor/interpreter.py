@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from migrator.doctor.findings import MIGRATE, Examined, Finding, broken, ok
 from migrator.doctor.programs import Job, run
+from migrator.links import leads_out
 from migrator.steps.hook_files import PYTHON
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def check(examined: Examined) -> Iterator[Finding]:
         what = "leads to nothing that can be run" if python.is_symlink() else "is not there"
         yield broken("interpreter-missing", f"{PYTHON} {what}")
         return
+    if not is_ours(examined.root):
+        yield Finding("interpreter-foreign", "error", f"{PYTHON} is a program of the project's own: not run", _CHOOSE)
+        return
     said = run(_job(examined, str(python), "-I", "-S", "-c", _VERSION))
     words = said.stdout.split()
     if said.status or len(words) != len(OLDEST) or not all(word.isdecimal() for word in words):
@@ -39,6 +43,11 @@ def check(examined: Examined) -> Iterator[Finding]:
         yield Finding("interpreter-old", "error", f"{PYTHON} is Python {version}; hooks need 3.9", _CHOOSE)
         return
     yield _cost(examined, python, version)
+
+
+def is_ours(root: Path) -> bool:
+    """Say whether hooks run with a program from outside of the project: what is in it may be anybody's."""
+    return not os.path.lexists(root / PYTHON) or leads_out(root, PYTHON)
 
 
 def _cost(examined: Examined, python: Path, version: str) -> Finding:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from migrator.doctor.findings import Examined, Finding, broken, ok
 from migrator.doctor.programs import look_up
 from migrator.registration import EVENTS
+from migrator.steps import in_git
 from migrator.steps.hook_files import IGNORE
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def check_files(examined: Examined) -> Iterator[Finding]:
         text = f"left behind by commands that were killed: {names}{more}"
         yield Finding("leftover-files", "warning", text, "delete them: nothing uses them any more")
     ignore = examined.root / IGNORE
+    if text := in_git.told(examined.root):
+        yield Finding("in-git", "warning", text, in_git.FIX)
     if not ignore.exists():
         yield broken("gitignore", f"{IGNORE} is not there: git would take builds and logs in", level="warning")
     elif "*" not in _head(ignore).split():

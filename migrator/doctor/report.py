@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
+from migrator.plain import plain
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -35,7 +37,7 @@ def show(root: Path, told: list[Told], *, as_json: bool) -> None:
 
 def refuse(text: str) -> None:
     """Say why nothing could be looked at."""
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"Error: {plain(text)}", err=True)
 
 
 @contextmanager
@@ -59,13 +61,14 @@ def left(told: list[Told], level: str) -> int:
 
 
 def _for_people(root: Path, told: list[Told]) -> Iterator[str]:
-    yield f"project {click.format_filename(root)}"
+    yield f"project {plain(click.format_filename(root))}"
     for finding, is_fixed in told:
         word = "fixed" if is_fixed else finding.level
-        text = click.style(finding.text, dim=True) if finding.level == "ok" else finding.text
+        words = plain(finding.text)
+        text = click.style(words, dim=True) if finding.level == "ok" else words
         yield f"  {click.style(f'{word:<7}', fg=_COLOURS[word])} {text}  ({finding.code})"
         if finding.fix and not is_fixed:
-            yield f"          {finding.fix}"
+            yield f"          {plain(finding.fix)}"
     counts = [_count(left(told, level), level) for level in ("error", "warning")]
     fixed = sum(each.is_fixed for each in told)
     yield ", ".join([*counts, *([f"{fixed} fixed"] if fixed else [])])

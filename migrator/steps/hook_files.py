@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 from instar.errors import InstarError
 from migrator.changes import Change, Content, Note
 from migrator.files import look
+from migrator.links import leads_out
 from migrator.manifest import INSTALLED, Installed
-from migrator.project import Project, leads_out
 from migrator.shipped import is_shipped, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from migrator.project import Project
+
 IGNORE = ".instar/.gitignore"
 PYTHON = ".instar/state/python"
+# What people may miss, were it gone.
+KEPT = ("agents", "state/build", "state/sessions", "state/lifecycle", "server-data", "backups", "logs")
 
 
 def install(project: Project) -> Iterator[Change | Note]:
@@ -31,7 +35,7 @@ def install(project: Project) -> Iterator[Change | Note]:
     for item in INSTALLED:
         wanted = Content(text(item.template).encode(), item.mode)
         try:
-            found = _look(project, item)
+            found = look(project.root, item.path)
         except InstarError as error:
             yield Note("error", str(error))
             continue
@@ -39,13 +43,6 @@ def install(project: Project) -> Iterator[Change | Note]:
             is_known = _is_known(item, found)
             yield Change(item.path, found, wanted, _why(found, wanted, is_known=is_known), is_users=not is_known)
     yield from _python(project)
-
-
-def _look(project: Project, item: Installed) -> Content | None:
-    """Return what stands at the place of a file of ours. Raise InstarError for what is not ours to replace."""
-    if leads_out(project.root, item.path):
-        raise InstarError(f"{item.path} leads out of the project; remove the link and run instar-migrate again")
-    return look(project.root, item.path)
 
 
 def _is_known(item: Installed, found: Content | None) -> bool:
@@ -65,8 +62,8 @@ def _python(project: Project) -> Iterator[Change | Note]:
 
     It leads past virtual environments, which come and go, and past version managers, whose shims are slow.
     """
-    if os.access(project.root / PYTHON, os.X_OK):
-        return
+    if os.access(project.root / PYTHON, os.X_OK) and leads_out(project.root, PYTHON):
+        return  # what lies in the project may be anybody's, and would run at every event
     wanted = Content(os.fsencode(getattr(sys, "_base_executable", None) or sys.executable), is_link=True)
     try:
         yield Change(PYTHON, look(project.root, PYTHON, is_link=True), wanted, "the interpreter that runs the hooks")
@@ -78,7 +75,7 @@ def uninstall(project: Project) -> Iterator[Change | Note]:
     """Yield the removal of our files; the state of builds and the user's own hooks stay."""
     for item in INSTALLED:
         try:
-            found = _look(project, item)
+            found = look(project.root, item.path)
         except InstarError as error:
             yield Note("error", str(error))
             continue
@@ -86,11 +83,7 @@ def uninstall(project: Project) -> Iterator[Change | Note]:
             yield Change(item.path, found, None, "ours", is_users=not _is_known(item, found))
     if (project.root / PYTHON).is_symlink():
         yield Change(PYTHON, look(project.root, PYTHON, is_link=True), None, "ours")
-    kept = [
-        name
-        for name in ("state/build", "state/sessions", "server-data", "backups", "logs")
-        if _holds_something(project.root / ".instar" / name)
-    ]
+    kept = [name for name in KEPT if _holds_something(project.root / ".instar" / name)]
     if kept:
         listed = ", ".join(f".instar/{name}" for name in kept)
         yield Note("skipped", f"kept {listed}: delete that yourself once you need it no more")

@@ -106,7 +106,8 @@ def main_checkout(folder):
 def build_command(root):
     python = os.path.join(root, ".instar", "state", "python")
     script = os.path.join(root, INSTALLED_BELOW, "build-state.py")
-    return f"{shell_word(python if os.access(python, os.X_OK) else 'python3')} -I -S {shell_word(script)}"
+    is_ours = os.path.islink(python) and os.access(python, os.X_OK)
+    return f"{shell_word(python if is_ours else 'python3')} -I -S {shell_word(script)}"
 
 
 def shell_word(text):
@@ -135,11 +136,15 @@ def print_answer(answer, *, as_json, show):
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
         if answer.get("code") == "usage":
-            sys.stderr.write(f"build-state: {answer['error']}\n")
+            sys.stderr.write(harmless(f"build-state: {answer['error']}\n"))
     elif "error" in answer:
-        sys.stderr.write(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n")
+        sys.stderr.write(harmless(f"build-state: {answer['error']}\n{answer.get('hint', '')}\n"))
     elif show:
-        sys.stdout.write("\n".join(show(answer)) + "\n")
+        sys.stdout.write(harmless("\n".join(show(answer)) + "\n"))
+
+
+def harmless(text):
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)
 
 
 def now_iso():
@@ -151,7 +156,7 @@ def iso(seconds):
     return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
 
 
-def replace_file(path, data, mode = 0o666):
+def replace_file(path, data, mode = 0o600):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
@@ -206,7 +211,7 @@ def make_folder(root, folder):
     if os.path.isdir(folder):
         return
     inside = os.path.join(root, ".instar")
-    os.makedirs(inside, exist_ok=True)
+    os.makedirs(inside, 0o700, exist_ok=True)
     ignore = os.path.join(inside, ".gitignore")
     if not os.path.lexists(ignore):
         with open(ignore, "w", encoding="ascii") as file:
@@ -293,7 +298,7 @@ class Lock:
         try:
             make_folder(self.root, self.folder)
             path = os.path.join(self.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self.wait()
         except OSError as error:
             self.__exit__()
@@ -371,7 +376,7 @@ class Build:
     def audit(self, event, **fields):
         line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
-            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"

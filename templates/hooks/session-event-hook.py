@@ -6,15 +6,15 @@ Runs at SessionStart, UserPromptSubmit and SessionEnd of Claude Code and Codex, 
 stdin   the client's JSON event
 stdout  nothing: no word of ours reaches the model
 exit    0, always
-env     TMUX, TMUX_PANE; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
+env     TMUX, TMUX_PANE; INSTAR_PEER; CLAUDE_ENV_FILE; with INSTAR_DOCTOR set nothing is recorded
 
 The record is `.instar/state/sessions/<session id>.json`: `status` running, completed or failed (or, of those who end
 sessions, reaping and killed, with `reaping` and `parked`, which the next event of its life drops); `client`, `cwd`,
 `transcriptPath`, `source`, `model`; `agent` (pid, start, boot of the client's process) and `tmux` (session, server,
 serverStart, socket, pane), each only where it proves something; `firstPromptAt` of that process; `lastPrompt`,
-`lastEvent`; `startedAt`, `endedAt`, `endedReason`; `forkedFrom`. A process has one running record, and a pane at most
-one. A prompt also ends the question of a build that its owner asked, and tells Claude's tool shells the session as
-`INSTAR_SESSION_ID`.
+`lastEvent`; `startedAt`, `endedAt`, `endedReason`; `forkedFrom`; of a peer's `identity`. A process has one running
+record, and a pane at most one. A prompt also ends the question of a build that its owner asked, and tells Claude's tool
+shells the session as `INSTAR_SESSION_ID`.
 """
 # instar-hooks: rendered from hooks/session_event_hook.py and what it imports; overwritten at every upgrade.
 
@@ -373,7 +373,7 @@ def parse_event(received):
     return event if isinstance(event, dict) else {}
 
 
-def replace_file(path, data, mode = 0o666):
+def replace_file(path, data, mode = 0o600):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
@@ -428,7 +428,7 @@ def make_folder(root, folder):
     if os.path.isdir(folder):
         return
     inside = os.path.join(root, ".instar")
-    os.makedirs(inside, exist_ok=True)
+    os.makedirs(inside, 0o700, exist_ok=True)
     ignore = os.path.join(inside, ".gitignore")
     if not os.path.lexists(ignore):
         with open(ignore, "w", encoding="ascii") as file:
@@ -455,13 +455,20 @@ def tell(root, role, trouble):
         pass
     try:
         make_folder(root, logs)
-        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
-        with open(told, "w", encoding="ascii"):
-            pass
+        append(os.path.join(logs, f"{role}.log"), f"{now_iso()} {trouble.code} {trouble}\n")
+        append(told, "")
+        os.utime(told)
     except OSError as error:
         complain(f"{role}: cannot write its log: {error}")
     return f"instar {role}: {trouble} ({trouble.code})."
+
+
+def append(path, text):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        write_all(fd, text.encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(fd)
 
 
 def complain(text):
@@ -483,7 +490,7 @@ class Lock:
         try:
             make_folder(self.root, self.folder)
             path = os.path.join(self.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self.wait()
         except OSError as error:
             self.__exit__()
@@ -620,7 +627,7 @@ class Build:
     def audit(self, event, **fields):
         line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
-            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -644,8 +651,10 @@ NOTICE = "<task-notification>"  # with it begins what Claude prompts itself with
 KEPT_DAYS = 30  # how long an ended session is remembered, unless the configuration says otherwise
 EXPORT = "export INSTAR_SESSION_ID="
 CLIENTS = {"claude": "claude-code", "codex": "codex-cli"}
+PEER = "INSTAR_PEER"
 ALIVE = ("running", "reaping")
 OF_AN_END = ("endedAt", "endedReason", "parked", "reaping")
+OF_THE_PEER = ("identity", "launchedBy")
 COPIED = {"cwd": "cwd", "transcript_path": "transcriptPath", "model": "model"}
 
 
@@ -693,7 +702,14 @@ def seen(me):
     found = {"client": CLIENTS[client.client], "agent": me.agent()}
     if me.processes.nearest_client(client.parent) is None:  # below another client the pane is that one's
         found["tmux"] = pane_of(me)
+        found.update(peer_of(found))
     return found
+
+
+def peer_of(found):
+    identity = f"{found['client']}-{os.environ.get(PEER)}"
+    tmux = found["tmux"]
+    return {"identity": identity} if tmux and tmux["session"] == identity else {}
 
 
 def pane_of(me):
@@ -745,8 +761,8 @@ def settle(records, session, record, me):
     for other, old in list(records.others(session)):
         agent = old.get("agent")
         is_mine = bool(agent) and agent == record.get("agent")
-        if is_mine and "" < text_of(old, "firstPromptAt") < (text_of(learned, "firstPromptAt") or now):
-            learned["firstPromptAt"] = old["firstPromptAt"]
+        if is_mine:
+            learn(learned, old, now)
         if is_mine and is_fork(record, old):
             learned.update(source="fork", forkedFrom=other)
         if old.get("status") not in ALIVE:
@@ -761,6 +777,12 @@ def settle(records, session, record, me):
         elif old.get("tmux") and is_one_pane(old["tmux"], record.get("tmux")):
             records.save(other, {key: value for key, value in old.items() if key != "tmux"})
     return learned
+
+
+def learn(learned, old, now):
+    learned.update((key, old[key]) for key in OF_THE_PEER if key in old)
+    if "" < text_of(old, "firstPromptAt") < (text_of(learned, "firstPromptAt") or now):
+        learned["firstPromptAt"] = old["firstPromptAt"]
 
 
 def is_fork(record, old):

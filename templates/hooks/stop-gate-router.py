@@ -28,7 +28,7 @@ def iso(seconds):
     return f"{whole}.{int(seconds % 1 * 1_000_000):06d}+00:00"
 
 
-def replace_file(path, data, mode = 0o666):
+def replace_file(path, data, mode = 0o600):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     try:
@@ -83,7 +83,7 @@ def make_folder(root, folder):
     if os.path.isdir(folder):
         return
     inside = os.path.join(root, ".instar")
-    os.makedirs(inside, exist_ok=True)
+    os.makedirs(inside, 0o700, exist_ok=True)
     ignore = os.path.join(inside, ".gitignore")
     if not os.path.lexists(ignore):
         with open(ignore, "w", encoding="ascii") as file:
@@ -110,13 +110,20 @@ def tell(root, role, trouble):
         pass
     try:
         make_folder(root, logs)
-        with open(os.path.join(logs, f"{role}.log"), "a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{now_iso()} {trouble.code} {trouble}\n")
-        with open(told, "w", encoding="ascii"):
-            pass
+        append(os.path.join(logs, f"{role}.log"), f"{now_iso()} {trouble.code} {trouble}\n")
+        append(told, "")
+        os.utime(told)
     except OSError as error:
         complain(f"{role}: cannot write its log: {error}")
     return f"instar {role}: {trouble} ({trouble.code})."
+
+
+def append(path, text):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        write_all(fd, text.encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(fd)
 
 
 def complain(text):
@@ -560,7 +567,7 @@ class Lock:
         try:
             make_folder(self.root, self.folder)
             path = os.path.join(self.folder, self.name)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             self.wait()
         except OSError as error:
             self.__exit__()
@@ -776,7 +783,7 @@ class Build:
     def audit(self, event, **fields):
         line = dumps({"event": event, "timestamp": now_iso(), **fields}).encode("ascii") + b"\n"
         try:
-            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            fd = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"

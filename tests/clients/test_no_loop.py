@@ -40,6 +40,11 @@ def with_conflict(text: str) -> str:
     return f"{text[:middle]}\n<<<<<<< HEAD\nours\n=======\ntheirs\n>>>>>>> other\n{text[middle:]}"
 
 
+def leads_to_no_program(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(executable(path.with_name("none"), "no program"))
+
+
 emptied = changed(lambda _: "")
 FAULTS: dict[str, tuple[str, Fault]] = {
     "hook missing": (HOOK, Path.unlink),
@@ -54,7 +59,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "run with CRLF": (RUN, changed(lambda text: text.replace("\n", "\r\n"))),
     "run with conflict markers": (RUN, changed(with_conflict)),
     "run not executable": (RUN, lambda path: path.chmod(0o644)),
-    "interpreter that is none": (PYTHON, lambda path: (path.unlink(), executable(path, "no program"))),
+    "interpreter that is none": (PYTHON, leads_to_no_program),
     "all of .instar gone": (".instar", shutil.rmtree),
 }
 

@@ -36,7 +36,8 @@ def make_breakable(project: Project) -> Project:
     python = project.root / PYTHON
     real = python.resolve()
     python.unlink()
-    executable(python, WRAPPER.format(python=real, driver=DRIVER))
+    wrapper = executable(project.root.parent / "breakable-python", WRAPPER.format(python=real, driver=DRIVER))
+    python.symlink_to(wrapper)
     return project
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import executable
+
 if TYPE_CHECKING:
     from support import Project
 
@@ -151,8 +153,7 @@ def test_a_crash_of_the_hook_leaves_its_words(owned: Project) -> None:
 def test_no_python_is_started_where_there_is_nothing_to_do(project: Project) -> None:
     (project.root / ".instar/state/python").unlink()
     spy = project.root / "python-was-started"
-    (project.root / ".instar/state/python").write_text(f"#!/bin/sh\ntouch {spy}\n")
-    (project.root / ".instar/state/python").chmod(0o755)
+    (project.root / ".instar/state/python").symlink_to(executable(project.root / "spy", f"#!/bin/sh\ntouch {spy}\n"))
     (project.root / ".instar/hooks/instar/session-event-hook.py").unlink()
 
     for event, role in (

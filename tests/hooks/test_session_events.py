@@ -213,6 +213,33 @@ def test_a_pane_is_of_one_running_session(
     assert project.record("new")["tmux"]["pane"] == pane["TMUX_PANE"]
 
 
+@pytest.mark.parametrize(
+    ("session", "peer", "identity"),
+    [("claude-code-bob", "bob", "claude-code-bob"), ("work", "bob", None), ("claude-code-bob", "eve", None)],
+)
+def test_a_peer_is_known_by_its_name_and_its_tmux_session(
+    project: Project, start_client: Callable[..., Client], start_tmux: Callable[[str], Tmux], session: str, peer: str,
+    identity: str | None,
+) -> None:  # fmt: skip
+    pane = start_tmux("main").pane("new-session", "-s", session)
+    start_client("claude", **pane, INSTAR_PEER=peer).tell(START, "s", source="startup")
+
+    assert project.record("s").get("identity") == identity
+
+
+def test_all_conversations_of_a_process_are_of_its_peer(project: Project, start_client: Callable[..., Client]) -> None:
+    client, other = start_client("claude"), start_client("claude")
+    client.tell(START, "old", source="startup")
+    place = project.root / ".instar/state/sessions/old.json"
+    place.write_text(json.dumps({**project.record("old"), "identity": "claude-code-bob", "launchedBy": "instar"}))
+    client.tell(END, "old", reason="clear")
+    client.tell(START, "new", source="clear")
+    other.tell(START, "another", source="startup")
+
+    assert (project.record("new")["identity"], project.record("new")["launchedBy"]) == ("claude-code-bob", "instar")
+    assert "identity" not in project.record("another")
+
+
 def test_a_client_below_another_does_not_take_its_pane(
     project: Project, start_client: Callable[..., Client], start_tmux: Callable[[str], Tmux], tmp_path: Path
 ) -> None:
