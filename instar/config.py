@@ -101,11 +101,12 @@ def _texts(description: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "minLength": 1}, "description": description}
 
 
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties}
+def _object(description: str, /, **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "description": description}
 
 
 _AUTHORITY: Final = _object(
+    "Who judges the stops.",
     provider={
         "enum": ["rules", "claude-cli", "codex-cli", "command"],
         "description": "Who judges a stop: our own rules, a client without tools, or a command.",
@@ -114,35 +115,44 @@ _AUTHORITY: Final = _object(
     command=_texts("The command that judges: the prompt on its standard input, the verdict on its standard output."),
     path={"type": "string", "minLength": 1, "description": "The client's program, where it is not on PATH."},
     model={"type": "string", "minLength": 1, "description": "The model that a client is asked to use."},
-    budgetMs=_whole(200, 8000, "For how many milliseconds an authority may think."),
+    budgetMs=_whole(200, 8000, "For how many milliseconds it may think; else 2000, and a client 8000."),
 )
 _GATE: Final = _object(
-    mode={"enum": ["off", "shadow", "enforce"], "description": "The mode where none was set by instar-gate."},
+    "The stop gate.",
+    mode={
+        "enum": ["off", "shadow", "enforce"],
+        "description": "The mode where instar-gate set none; without either, shadow.",
+    },
     authority=_AUTHORITY,
     planGlobs=_texts("Where else plans lie, as patterns of paths below the project."),
     continueCeiling=_whole(1, 10, "How often a session is told to go on, ever."),
     requireSessionStart={"type": "boolean", "description": "Judge only sessions whose start is on record."},
     rateLimits=_object(
+        "How many stops are judged.",
         perSessionHour=_whole(1, 1000, "How many evaluations a session may have in an hour."),
         perAgentDay=_whole(1, 100_000, "How many evaluations a project may have in a day."),
     ),
     concurrency=_object(
+        "How many are judged at once.",
         machine=_whole(1, 64, "How many evaluations run at once."),
         session=_whole(1, 64, "How many evaluations of one session run at once."),
     ),
     breaker=_object(
+        "When an authority that fails is spared.",
         threshold=_whole(0, 100, "After how many unusable answers in a row the authority is left in peace; 0: never."),
         cooldownMs=_whole(1000, 86_400_000, "For how many milliseconds."),
     ),
     retentionDays=_whole(1, 3650, "For how many days evaluations are kept."),
 )
 _SESSIONS: Final = _object(
+    "Records of sessions, and what holds for parking any of them.",
     keepEndedDays=_whole(1, 3650, "For how many days the record of an ended session is kept."),
     protected=_texts("Sessions that are never parked: ids, or patterns of the names of their tmux sessions."),
     idleKillMinutes=_number(0, 100_000, "Park what was idle for so long, without any pressure; 0: never."),
     maxAgeMinutes=_number(0, 100_000, "Park what is older, and a fifth more, once it is idle; 0: never."),
 )
 _PRESSURE: Final = _object(
+    "When the machine counts as short of memory.",
     moderateAvailablePercent=_number(0, 100, "Moderate pressure: less of the memory than this is available."),
     criticalAvailablePercent=_number(0, 100, "Critical pressure: less of the memory than this is available."),
     moderateLoadPerCore=_number(0, 1000, "Moderate pressure: such a load average of a minute on each core; 0: never."),
@@ -152,6 +162,7 @@ _PRESSURE: Final = _object(
     crossProcessJitterMs=_whole(0, 60_000, "For how long, at most, the reapers of a machine wait for each other."),
 )
 _REAPER: Final = _object(
+    "The parking of idle sessions.",
     enabled=_switch("Whether idle sessions are looked for, where instar-sessions reaper set nothing else."),
     dryRun=_switch("Whether what would be parked is only told, where instar-sessions reaper set nothing else."),
     tickIntervalSec=_number(0.1, 86_400, "How often the server looks."),
@@ -180,6 +191,7 @@ _REAPER: Final = _object(
     pressure=_PRESSURE,
 )
 _LIFECYCLE: Final = _object(
+    "How peers are woken, watched over and parked.",
     enabled=_switch("Whether the server watches over the peers."),
     superviseIntervalSec=_number(0.1, 86_400, "How often it looks."),
     idleMinutes=_number(0, 100_000, "A peer that was idle for so long is parked; 0: never."),
@@ -202,13 +214,15 @@ _LIFECYCLE: Final = _object(
 SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     **_object(
+        "The configuration of a project.",
         projectName={"type": "string", "minLength": 1, "description": "How the project is called in what people read."},
         port=_whole(0, 65535, "The port of the server; any free one where it is 0 or not set."),
+        authToken={"description": "A text is the token of a server that has no file for one; it is only read."},
         _instar_noMigrate={
             "type": "array", "items": {"type": "string"}, "description": "Dotted paths that instar-migrate never adds.",
         },
         sessions=_SESSIONS,
-        monitoring=_object(sessionReaper=_REAPER),
+        monitoring=_object("What watches over the project.", sessionReaper=_REAPER),
         lifecycle=_LIFECYCLE,
         unjustifiedStopGate=_GATE,
     ),

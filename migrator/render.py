@@ -1,7 +1,8 @@
 """Render the modules of `hooks/` and `playbook_scripts/` into the self-contained files that land in a project.
 
-`python -m migrator.render` writes `templates/hooks/*.py`, `templates/manifest.json` and `migrator/inlined.py`, the
-copy of all templates that the wheel carries; `--check` writes nothing and exits 1 when one of them would change.
+`python -m migrator.render` writes `templates/hooks/*.py`, `templates/manifest.json`, `migrator/inlined.py`, the copy of
+all templates that the wheel carries, and `docs/configuration.md`; `--check` writes nothing and exits 1 when one of them
+would change.
 
 A rendered file is its module with the shared modules it imports put in front, in the order of their imports: only
 the definitions it really uses, without their docstrings, since a hook is compiled at every start.
@@ -18,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrator import reference
 from migrator.manifest import INSTALLED, MANIFEST, SECTIONS, SKILL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -283,6 +285,7 @@ def outputs(*, release: bool = False) -> dict[Path, str]:
     files = {TEMPLATES / name: texts[name] for name in RENDERED}
     files[TEMPLATES / MANIFEST] = shipped
     files[INLINED] = inlined({**texts, MANIFEST: shipped})
+    files[REPOSITORY / reference.PAGE] = reference.page()
     return files
 
 
