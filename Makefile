@@ -20,6 +20,7 @@ lint: .venv/developed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/shadow.py
 	$(BIN)/python benchmarks/evidence.py
 	$(BIN)/python benchmarks/server.py
 	$(BIN)/python benchmarks/sessions.py
