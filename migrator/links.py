@@ -6,13 +6,12 @@ A link that the person made, as to a dotfile, is followed. One that git has lead
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from instar.errors import InstarError
+from instar.tracked import tracked
 
-_GIT_S: Final = 5.0
 _LINK: Final = b"120000 "
 
 
@@ -34,18 +33,4 @@ def require_own(root: Path, path: str) -> None:
 def is_linked_by_git(root: Path, path: str) -> bool:
     """Say whether git has a link on the way to a path; not where git cannot be asked."""
     steps = [str(step) for step in (PurePosixPath(path), *PurePosixPath(path).parents) if step.name]
-    return any(entry.startswith(_LINK) for entry in listed_by_git(root, steps))
-
-
-def listed_by_git(root: Path, paths: list[str]) -> list[bytes]:
-    """Return what git has at these paths and below them, by mode and name; nothing where it cannot be asked."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    # No program that the repository names for that is run.
-    command = ["git", "-c", "core.fsmonitor=false", "--literal-pathspecs", "ls-files", "-s", "-z", "--", *paths]
-    try:
-        done = subprocess.run(
-            command, cwd=root, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=_GIT_S, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [entry for entry in done.stdout.split(b"\0") if entry]
+    return any(entry.startswith(_LINK) for entry in tracked(root, steps))

@@ -14,7 +14,8 @@ from instar import __version__
 REPOSITORY = Path(__file__).parent.parent
 ROOMS = ("hooks", "playbook_scripts", "migrator", "instar")
 PRODUCT = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-SHARED = {"instar", "instar.errors", "instar.config", "instar.project", "instar.projects", "instar.__version__"}
+SHARED = {"instar", "instar.errors", "instar.config", "instar.project", "instar.projects", "instar.tracked",
+          "instar.__version__"}  # fmt: skip
 GENERATED = REPOSITORY / "migrator" / "inlined.py"
 
 

@@ -11,6 +11,7 @@ import shlex
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -320,6 +321,21 @@ def test_hooks_that_come_with_the_repository_are_told_of_and_not_fired(project: 
     assert not ran.exists()
 
 
+def test_a_profile_that_comes_with_the_repository_is_not_woken(project: Project, ran: Path) -> None:
+    program = executable(project.root / "tools/claude", f"#!/bin/sh\ntouch '{ran}'\n")
+    run(project, "instar-peers", "add", "bob", "--runtime", "claude-code")
+    profile = project.root / ".instar/agents/bob.json"
+    profile.write_text(
+        json.dumps({**json.loads(profile.read_text()), "launch": {"env": {"PATH": str(program.parent)}}})
+    )
+    commit(project)
+
+    woken = run(project, "instar-peers", "wake", "bob", "--json")
+
+    assert (woken.returncode, json.loads(woken.stdout)["cause"]) == (1, "profile-in-git")
+    assert not ran.exists()
+
+
 def test_a_command_runs_no_program_that_a_project_has_in_the_place_of_ours(project: Project, ran: Path) -> None:
     (project.root / "file").touch()
     commit(project)
@@ -405,6 +421,23 @@ def test_judging_a_stop_runs_nothing_of_the_repository_and_hands_no_secret_on(
     assert not ran.exists()
     served.run("git", "status")
     assert ran.exists()  # by whoever asks git without care
+
+
+def test_a_judge_that_comes_with_the_repository_is_not_asked(served: Project, ran: Path) -> None:
+    judge = executable(served.root / "tools/judge", f"#!/bin/sh\ntouch '{ran}'\n")
+    (served.root / "PLAN.md").write_text("- [ ] the next step\n")
+    gate = {"requireSessionStart": True, "authority": {"provider": "command", "command": [str(judge)]}}
+    (served.root / ".instar/config.json").write_text(json.dumps({"unjustifiedStopGate": gate}))
+    commit(served)
+
+    fire(served, "session-event-hook")
+    run(served, "instar-server", "start")
+    fire(served, "stop-gate-router")
+
+    said = partial(run, served, "instar-gate", "log", "--json")
+    wait_until(lambda: "llmUnavailable" in said().stdout, "it is evaluated", seen=lambda: said().stdout)
+    assert ".instar/config.json is in git" in (served.root / ".instar/degradations.json").read_text()
+    assert not ran.exists()
 
 
 # Words of others.

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+from instar.config import PATH
 from instar.gate.clients import ClaudeCli, CodexCli, Command
 from instar.gate.rules import Pointer
 from instar.gate.verdict import Unusable, Verdict
@@ -102,13 +103,20 @@ class Missing:
         raise Unusable("llmUnavailable", self.reason)
 
 
-def authority(config: Mapping[str, Any]) -> Authority:
-    """Return the judge that a project's configuration names; the rules where it names none. Never raises."""
+def authority(config: Mapping[str, Any], *, is_ours: bool = True) -> Authority:
+    """Return the judge that a project's configuration names; the rules where it names none. Never raises.
+
+    `is_ours` is whether the configuration is the owner's; one that comes with a repository may name no program.
+    """
     settings = _mapping(_mapping(config.get("unjustifiedStopGate")).get("authority"))
     provider = settings.get("provider", Rules.name)
     path, model, command = (settings.get(key) for key in ("path", "model", "command"))
     if provider == Rules.name:
         return Rules()
+    if not is_ours and (path or provider == Command.name):
+        return Missing(
+            str(provider)[:40], f"{PATH} is in git, where anybody may name a program: git rm --cached {PATH}"
+        )
     if provider in (ClaudeCli.name, CodexCli.name):
         program = path if isinstance(path, str) and path else provider.removesuffix("-cli")
         asked = model if isinstance(model, str) else ""

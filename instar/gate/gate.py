@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.config import effective
+from instar.config import PATH, effective
 from instar.gate.authority import authority as chosen_authority
 from instar.gate.breaker import Breaker
 from instar.gate.budget import budget_ms as budget_of
@@ -17,6 +17,7 @@ from instar.gate.question import BadQuestionError, question_of
 from instar.gate.report import as_json, report, thresholds
 from instar.gate.store import Store, StoreError
 from instar.sessions.registry import session as recorded_session
+from instar.tracked import is_tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ class Gate:
         self.degradations = Degradations(root, clock)
         self.switch = Switch(root, whole, self.degradations.report, clock)
         self.store = Store.open(root / FOLDER / DATABASE, clock=clock)
-        judge = authority or chosen_authority(whole)
+        judge = authority or chosen_authority(whole, is_ours=not is_tracked(root, PATH))
         self.budget_ms = budget_of(whole)
         self.breaker = Breaker(self.settings["breaker"]["threshold"], self.settings["breaker"]["cooldownMs"] / 1000)
         rates, at_once = self.settings["rateLimits"], self.settings["concurrency"]

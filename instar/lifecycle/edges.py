@@ -70,7 +70,8 @@ class Log(Protocol):
 class Edges:
     """All that the lifecycle of peers touches. What is said to raise raises InstarError.
 
-    `peer` returns a peer by its name, or raises; `peers` lists them all. `managed` tells by a name who else runs it.
+    `peer` returns a peer by its name, or raises; `peers` lists them all. `managed` tells by a name who else runs it,
+    `is_in_git` whether the repository brings its profile.
     `live` looks for the session of an identity, and raises nothing. `settle` completes what a parking of the identity
     left, under its lock, or raises. `past` returns what may be taken up: of the marker's session, else of the newest.
     `end` tells how a session that is dead ended, `close` removes the pane in which it died. `launch` starts a peer with
@@ -85,6 +86,7 @@ class Edges:
     peer: Callable[[str], Peer]
     peers: Callable[[], list[Peer | Broken]]
     managed: Callable[[str], Managed | None]
+    is_in_git: Callable[[Peer], bool]
     live: Callable[[str], Life]
     settle: Callable[[str], object]
     past: Callable[[str, Park | None], Past | None]

@@ -31,6 +31,7 @@ from instar.sessions import registry
 from instar.sessions.assembly import LIFTED, Assembly
 from instar.sessions.clock import Clock, iso
 from instar.sessions.machine.tmux import Tmux
+from instar.tracked import is_tracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,6 +108,7 @@ class Lifecycle:
             peer=self.peers.get,
             peers=self.peers.all,
             managed=self.services.managed,
+            is_in_git=lambda peer: peer.path is not None and is_tracked(self.root, str(peer.path)),
             live=looks.live,
             settle=self._settle,
             past=looks.past,

@@ -102,6 +102,9 @@ def _alone(order: Order, peer: Peer, edges: Edges) -> dict[str, Any]:
         heal(peer.identity, edges)
     if not peer.cwd.is_dir():
         raise Refused("cwd-missing", f"{peer.cwd} is no folder, and {peer.name} works there")
+    if edges.is_in_git(peer):
+        reason = f"{peer.path} is in git, where anybody may name a program: git rm --cached {peer.path}"
+        raise Refused("profile-in-git", reason)
     return attempt.start(order, peer, life, edges)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from instar.tracked import tracked
 from migrator.changes import Note
-from migrator.links import listed_by_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def install(project: Project) -> Iterator[Note]:
 
 def told(root: Path) -> str:
     """Return what is to be said of such files; "" where there are none but what may be shared."""
-    names = [entry.partition(b"\t")[2] for entry in listed_by_git(root, [".instar"])]
+    names = [entry.partition(b"\t")[2] for entry in tracked(root, [".instar"])]
     names = [name for name in names if not name.startswith(_SHARED)]
     if not names:
         return ""

@@ -110,6 +110,7 @@ class Machine:
             peer=self.peers.get,
             peers=self.peers.all,
             managed=self.managed.get,
+            is_in_git=lambda _peer: False,
             live=self.live,
             settle=self._settle,
             past=self.past,
