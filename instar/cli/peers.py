@@ -19,9 +19,9 @@ from instar.cli.patience import patience
 from instar.cli.peer_words import words_option
 from instar.errors import InstarError
 from instar.lifecycle import verbs
-from instar.lifecycle.adapters import adapter
+from instar.lifecycle.clients.adapters import adapter
+from instar.lifecycle.clients.messages import unfit
 from instar.lifecycle.lifecycle import Lifecycle
-from instar.lifecycle.messages import unfit
 from instar.lifecycle.peers import Broken, Peer
 from instar.names import RUNTIMES, checked_name
 from instar.project import open_root

@@ -23,8 +23,8 @@ from instar.sessions.reaper.candidacy import Moment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from instar.lifecycle.clients.launch import Launched
     from instar.lifecycle.edges import Edges, Past
-    from instar.lifecycle.launch import Launched
     from instar.lifecycle.peers import Peer
     from instar.sessions.parking.markers import Park
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from instar.lifecycle.allowance import Allowance
-    from instar.lifecycle.delivery import Delivered
+    from instar.lifecycle.clients.delivery import Delivered
+    from instar.lifecycle.clients.launch import Launched
     from instar.lifecycle.ends import End
-    from instar.lifecycle.launch import Launched
-    from instar.lifecycle.marks import Marks
+    from instar.lifecycle.memory.allowance import Allowance
+    from instar.lifecycle.memory.marks import Marks
     from instar.lifecycle.peers import Broken, Peer
     from instar.lifecycle.policy import Policy
     from instar.services import Managed

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from instar.config import load
 from instar.errors import InstarError
 from instar.files import replace_file
-from instar.lifecycle import delivery, verbs
-from instar.lifecycle import launch as launching
 from instar.lifecycle import policy as policies
-from instar.lifecycle.adapters import NAME_VARIABLE
-from instar.lifecycle.allowance import Allowance
+from instar.lifecycle import verbs
+from instar.lifecycle.clients import delivery
+from instar.lifecycle.clients import launch as launching
+from instar.lifecycle.clients.adapters import NAME_VARIABLE
 from instar.lifecycle.edges import Edges
 from instar.lifecycle.eventlog import EventLog, is_verbose
 from instar.lifecycle.looks import STAND_IN, Looks
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.allowance import Allowance
+from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Peers
 from instar.lifecycle.supervise import Supervisor
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from instar.lifecycle.delivery import Delivered
+    from instar.lifecycle.clients.delivery import Delivered
+    from instar.lifecycle.clients.launch import Launched
     from instar.lifecycle.edges import Life
-    from instar.lifecycle.launch import Launched
     from instar.lifecycle.orders import Want
     from instar.lifecycle.peers import Peer
     from instar.lifecycle.policy import Policy

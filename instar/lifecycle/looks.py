@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
-from instar.lifecycle import launch as launching
-from instar.lifecycle.adapters import adapter
+from instar.lifecycle.clients import launch as launching
+from instar.lifecycle.clients.adapters import adapter
+from instar.lifecycle.clients.panes import POLL_S, close_after
 from instar.lifecycle.context import context_tokens
 from instar.lifecycle.edges import Life, Past
 from instar.lifecycle.ends import End, Remains, end
-from instar.lifecycle.panes import POLL_S, close_after
 from instar.lifecycle.watching import names_of
 from instar.sessions import registry
 from instar.sessions.machine.process import READER
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from instar.lifecycle.edges import State
-    from instar.lifecycle.marks import Marks
+    from instar.lifecycle.memory.marks import Marks
     from instar.sessions.clock import Clock
     from instar.sessions.machine.tmux import Pane, Tmux
     from instar.sessions.parking.markers import Park

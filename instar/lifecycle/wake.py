@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from instar.errors import InstarError
 from instar.lifecycle import attempt
+from instar.lifecycle.clients.messages import unfit
 from instar.lifecycle.held import held
-from instar.lifecycle.marks import clean_topic
-from instar.lifecycle.messages import unfit
+from instar.lifecycle.memory.marks import clean_topic
 from instar.lifecycle.orders import AGAIN_S, ARRIVED, Order, Refused, result, unknown
 from instar.lifecycle.tending import heal
 from instar.lifecycle.watching import watch

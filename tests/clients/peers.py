@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 import psutil
 
-from instar.lifecycle.adapters import adapter
-from instar.lifecycle.launch import socket_of
+from instar.lifecycle.clients.adapters import adapter
+from instar.lifecycle.clients.launch import socket_of
 from instar.lifecycle.peers import Peer
 from instar.sessions.machine.process import READER
 from instar.sessions.machine.tmux import Tmux

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 import pytest
 
-from instar.lifecycle.delivery import Target, deliver, target_of
-from instar.lifecycle.launch import Launched, Patience, launch, socket_of
+from instar.lifecycle.clients.delivery import Target, deliver, target_of
+from instar.lifecycle.clients.launch import Launched, Patience, launch, socket_of
 from instar.lifecycle.peers import Peer
 from instar.sessions.machine.tmux import Tmux
 

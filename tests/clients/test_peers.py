@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from instar.lifecycle import verbs
+from instar.lifecycle.clients.messages import CHARACTERS_AT_MOST
 from instar.lifecycle.lifecycle import Lifecycle
-from instar.lifecycle.messages import CHARACTERS_AT_MOST
 from instar.sessions.reaper.selftest import MadeUpClock
 from support import DEADLINE_S
 

@@ -23,7 +23,7 @@ from clients.builds import commit_all
 from clients.gated import LONG_AGO, OPEN, PLAN, RULE
 from clients.waiting import wait_until
 from instar.files import replace_file
-from instar.lifecycle.launch import socket_of
+from instar.lifecycle.clients.launch import socket_of
 from instar.server import service
 from instar.server.endpoint import Endpoint, publish, start_of, withdraw
 from support import BIN, Project, executable

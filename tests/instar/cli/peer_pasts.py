@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.waiting import wait_until
-from instar.lifecycle.allowance import Allowance
+from instar.lifecycle.memory.allowance import Allowance
 from instar.sessions.clock import boot_id
 from tests.instar.cli.peer_world import NOBODY, World, gone
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.waiting import wait_until
-from instar.lifecycle.launch import socket_of
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.clients.launch import socket_of
+from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from instar.sessions.clock import boot_id
 from instar.sessions.parking.markers import Park

@@ -23,9 +23,9 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.cli.peer_log import Growing
+from instar.lifecycle.clients.launch import socket_of
 from instar.lifecycle.eventlog import EventLog
-from instar.lifecycle.launch import socket_of
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 from instar.sessions.clock import Clock
 from instar.sessions.parking.markers import Park
 from support import BIN, DEADLINE_S

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 from instar.sessions.parking.markers import FOLDER, Park
 
 if TYPE_CHECKING:

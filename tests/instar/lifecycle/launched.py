@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.waiting import wait_until
-from instar.lifecycle.delivery import Target
-from instar.lifecycle.launch import Launched, Patience, launch, socket_of
+from instar.lifecycle.clients.delivery import Target
+from instar.lifecycle.clients.launch import Launched, Patience, launch, socket_of
 from instar.lifecycle.peers import Peer
 from instar.sessions.machine.tmux import Tmux
 from instar.sessions.registry import FOLDER

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from instar.config import over
 from instar.errors import InstarError
-from instar.lifecycle.allowance import Allowance
-from instar.lifecycle.delivery import Delivered
+from instar.lifecycle.clients.delivery import Delivered
+from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.edges import Edges, Life, Past
 from instar.lifecycle.ends import End
 from instar.lifecycle.eventlog import EventLog
-from instar.lifecycle.launch import Launched
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.allowance import Allowance
+from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from instar.lifecycle.policy import policy
 from instar.locks import BusyError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from instar.errors import InstarError
-from instar.lifecycle.adapters import ADAPTERS, adapter
+from instar.lifecycle.clients.adapters import ADAPTERS, adapter
 from instar.lifecycle.peers import Peer
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.errors import InstarError
-from instar.lifecycle.allowance import FILE, HOUR_S, Allowance, Kind
+from instar.lifecycle.memory.allowance import FILE, HOUR_S, Allowance, Kind
 from instar.sessions.clock import Clock
 from instar.sessions.parking.markers import FOLDER
 
@@ -134,7 +134,7 @@ def test_a_name_that_can_name_no_file_is_refused(peers: Peers) -> None:
 TAKER = """
 import sys
 from pathlib import Path
-from instar.lifecycle.allowance import Allowance
+from instar.lifecycle.memory.allowance import Allowance
 
 allowance = Allowance(Path(sys.argv[1]))
 sys.stdin.readline()

@@ -13,9 +13,9 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.errors import InstarError
-from instar.lifecycle import delivery
-from instar.lifecycle.delivery import deliver, target_of
-from instar.lifecycle.messages import CHARACTERS_AT_MOST, unfit
+from instar.lifecycle.clients import delivery
+from instar.lifecycle.clients.delivery import deliver, target_of
+from instar.lifecycle.clients.messages import CHARACTERS_AT_MOST, unfit
 from instar.sessions import registry
 from instar.sessions.machine.tmux import Done, Tmux
 from tests.instar.lifecycle.launched import Stage

@@ -11,7 +11,7 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.errors import InstarError
-from instar.lifecycle.launch import close, exit_cause, mark, socket_of
+from instar.lifecycle.clients.launch import close, exit_cause, mark, socket_of
 from instar.sessions import registry
 from tests.instar.lifecycle.launched import HASTY, Stage
 

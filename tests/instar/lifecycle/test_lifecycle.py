@@ -14,8 +14,8 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.lifecycle import verbs
+from instar.lifecycle.clients.launch import socket_of
 from instar.lifecycle.context import context_tokens
-from instar.lifecycle.launch import socket_of
 from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.peers import Peer
 from instar.services import Services

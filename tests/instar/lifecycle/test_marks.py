@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.errors import InstarError
-from instar.lifecycle import folder as folders
-from instar.lifecycle import topics
 from instar.lifecycle.deaths import Death
-from instar.lifecycle.marks import Marks, clean_topic
+from instar.lifecycle.memory import folder as folders
+from instar.lifecycle.memory import topics
+from instar.lifecycle.memory.marks import Marks, clean_topic
 from instar.sessions.clock import Clock, boot_id
 from instar.sessions.parking.markers import FOLDER
 
@@ -199,7 +199,7 @@ def test_one_alone_tells_of_a_death(peer: Peer) -> None:
 CLAIMER = """
 import sys
 from pathlib import Path
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 
 marks = Marks(Path(sys.argv[1]))
 print("ready", flush=True)
@@ -583,7 +583,7 @@ def test_what_killed_writers_left_is_swept_by_the_next(tmp_path: Path) -> None:
 ADDER = """
 import sys
 from pathlib import Path
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 
 marks = Marks(Path(sys.argv[1]))
 print("ready", flush=True)

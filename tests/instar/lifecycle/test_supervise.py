@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.errors import InstarError
+from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.ends import End, Remains, end
-from instar.lifecycle.launch import Launched
 from instar.lifecycle.orders import Order
 from instar.lifecycle.supervise import Supervisor
 from instar.lifecycle.wake import wake

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from instar.lifecycle import verbs
-from instar.lifecycle.launch import Launched
+from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Broken
 from instar.lifecycle.supervise import Supervisor

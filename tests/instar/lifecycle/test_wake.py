@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.errors import InstarError
-from instar.lifecycle.adapters import Dialog
-from instar.lifecycle.delivery import Delivered
+from instar.lifecycle.clients.adapters import Dialog
+from instar.lifecycle.clients.delivery import Delivered
+from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.ends import End
-from instar.lifecycle.launch import Launched
 from instar.lifecycle.orders import Order
 from instar.lifecycle.wake import wake
 from instar.services import Managed

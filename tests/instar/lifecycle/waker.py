@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from instar.lifecycle.launch import Launched
+from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.looks import Looks
 from instar.lifecycle.orders import Order
 from instar.lifecycle.wake import wake

@@ -13,7 +13,7 @@ import httpx
 
 from clients.waiting import wait_until
 from instar.lifecycle.eventlog import EventLog
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 from instar.locks import BusyError
 from instar.server import service
 from instar.server.endpoint import endpoint, token

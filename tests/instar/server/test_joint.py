@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clients.waiting import wait_until
-from instar.lifecycle.launch import socket_of
+from instar.lifecycle.clients.launch import socket_of
 from instar.lifecycle.lifecycle import Lifecycle
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from support import BIN, DEADLINE_S
 from tests.faults.harness import DRIVER, Log, check_all, faults, run

@@ -16,7 +16,7 @@ import uvicorn
 from clients.waiting import wait_until
 from gate_stand_in import StandIn
 from instar.lifecycle.eventlog import EventLog
-from instar.lifecycle.marks import Marks
+from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from instar.lifecycle.serving import Serving
 from instar.server import process, service

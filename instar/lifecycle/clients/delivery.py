@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from instar.errors import InstarError
-from instar.lifecycle.adapters import Surface, adapter
-from instar.lifecycle.messages import CHARACTERS_AT_MOST, flat, unfit
+from instar.lifecycle.clients.adapters import Surface, adapter
+from instar.lifecycle.clients.messages import CHARACTERS_AT_MOST, flat, unfit
 from instar.locks import alone
 from instar.sessions import registry
 from instar.sessions.parking.markers import FOLDER, identity_of

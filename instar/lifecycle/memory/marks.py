@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
-from instar.lifecycle import deaths, topics
+from instar.lifecycle import deaths
 from instar.lifecycle.deaths import Death
 from instar.lifecycle.ends import CAUSES
-from instar.lifecycle.folder import Folder
-from instar.lifecycle.topics import clean_topic
+from instar.lifecycle.memory import topics
+from instar.lifecycle.memory.folder import Folder
+from instar.lifecycle.memory.topics import clean_topic
 from instar.sessions.clock import Clock, boot_id, iso
 from instar.sessions.machine.process import READER
 from instar.sessions.machine.processes import liveness

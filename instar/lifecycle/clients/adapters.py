@@ -148,7 +148,7 @@ class _Known:
 
 @lru_cache
 def _dialogs(runtime: str) -> tuple[_Known, ...]:
-    said = json.loads(files("instar.lifecycle").joinpath("dialogs.json").read_text("utf-8"))
+    said = json.loads(files("instar.lifecycle.clients").joinpath("dialogs.json").read_text("utf-8"))
     return tuple(
         _Known(
             each["name"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from instar.errors import InstarError
 from instar.lifecycle.deaths import age_s
-from instar.lifecycle.folder import Folder
+from instar.lifecycle.memory.folder import Folder
 from instar.sessions.clock import Clock
 from instar.sessions.reaper.candidacy import Moment
 

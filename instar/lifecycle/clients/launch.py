@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import psutil
 
 from instar.errors import InstarError
-from instar.lifecycle.adapters import Dialog, Surface, adapter, environment
-from instar.lifecycle.delivery import Delivered, Target, deliver
-from instar.lifecycle.messages import unfit
-from instar.lifecycle.panes import CLOSED_S, Exit, close, exit_cause, last_lines
+from instar.lifecycle.clients.adapters import Dialog, Surface, adapter, environment
+from instar.lifecycle.clients.delivery import Delivered, Target, deliver
+from instar.lifecycle.clients.messages import unfit
+from instar.lifecycle.clients.panes import CLOSED_S, Exit, close, exit_cause, last_lines
 from instar.sessions import registry
 from instar.sessions.machine.processes import liveness
 

@@ -1,0 +1,1 @@
+"""What is remembered of peers: small files, each changed as a whole."""
