@@ -110,10 +110,10 @@ def main(reads: int = 10_000, clients: int = 50, evaluations: int = 200) -> None
     ):
         root = Path(folder)
         while service.status(root).state != "running":
-            assert server.poll() is None  # noqa: S101 - it has said what ails it
+            assert server.poll() is None  # it has said what ails it
             time.sleep(0.1)
         found = endpoint(root)
-        assert found  # noqa: S101 - it runs
+        assert found
         for pause_s in (PAUSE_S, 0.0):
             asyncio.run(measure(found, token(root), (reads, clients, evaluations), pause_s))
         server.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
-"""Look at COUNT idle sessions TICKS times over, each in a pane of one tmux server: `python benchmarks/sessions.py`.
+"""Look at COUNT sessions TICKS times, each in a pane of one tmux server: `python benchmarks/sessions.py [COUNT TICKS]`.
 
-What is measured is the processor time of a look, here and in tmux, and the processes it starts. A tenth of the sessions
-shows what a session more costs.
+All of them are idle. What is measured is the processor time of a look, here and in tmux, and the processes it starts. A
+tenth of the sessions shows what a session more costs.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def measure(count: int, ticks: int) -> tuple[float, float]:
         for _ in range(ticks):
             clock.passed += 120
             outcome = assembly.reaper.tick()
-            assert outcome == "done", outcome  # noqa: S101 - what is measured has to be right
+            assert outcome == "done", outcome
         used = time.process_time() - began + sum(server.cpu_times()[:2]) - sum(before[:2])
         rows = assembly.reaper.snapshot()["sessions"]
-        assert {row["keptBy"] for row in rows} == {"all-clear"}, rows[:3]  # noqa: S101
+        assert {row["keptBy"] for row in rows} == {"all-clear"}, rows[:3]
         return used / ticks, len(STARTED) / ticks
 
 

@@ -21,7 +21,7 @@ from hooks.common.identity import Self
 from hooks.common.ownership import owned
 from hooks.common.phases import NEXT, legal_targets
 from hooks.common.project import build_command, installed_root
-from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
+from hooks.common.protocol import ALLOW, answer, block, let_go, prompt_id, read_event, secure_standard_streams
 from hooks.common.statefile import Build
 from hooks.common.trouble import Trouble, tell
 from hooks.common.values import is_count, text_of
@@ -47,9 +47,9 @@ def main() -> int:
         try:
             reply = stop(Build(root), read_event())
         except Trouble as trouble:
-            reply = let_go(root, trouble)
+            reply = let_go(root, ROLE, trouble)
         except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
-            reply = let_go(root, Trouble("unexpected", f"{type(error).__name__}: {error}"))
+            reply = let_go(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}"))
     answer(reply)
     return 0
 
@@ -77,7 +77,7 @@ def decide(state: State, event: dict[str, Any]) -> dict[str, Any] | None:
         return None
     asked = state.get("asked")
     if isinstance(asked, dict) and text_of(asked, "question"):
-        prompt = text_of(event, "prompt_id") or text_of(event, "turn_id")
+        prompt = prompt_id(event)
         if not prompt or asked.get("prompt") == prompt:
             return None
         if "prompt" not in asked:  # the first stop after the question: it waits for the answer to this prompt
@@ -121,12 +121,6 @@ def audit_hold(build: Build, state: State) -> None:
     build.audit("stop.blocked", **counted)
     if is_spent(state):
         build.audit("stop.exhausted", **counted)
-
-
-def let_go(root: str, trouble: Trouble) -> dict[str, Any]:
-    """Return the answer to a stop that cannot be judged."""
-    message = tell(root, ROLE, trouble)
-    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
 
 
 def reason(root: str, state: State) -> str:

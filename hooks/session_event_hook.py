@@ -26,7 +26,7 @@ from hooks.common.identity import Self, socket_of
 from hooks.common.jsontext import loads
 from hooks.common.ownership import owned
 from hooks.common.project import installed_root
-from hooks.common.protocol import read_event, secure_standard_streams
+from hooks.common.protocol import prompt_id, read_event, secure_standard_streams
 from hooks.common.records import Records, is_session_id
 from hooks.common.statefile import Build
 from hooks.common.trouble import Trouble, tell
@@ -199,11 +199,6 @@ def is_fork(record: Record, old: Record) -> bool:
     if old.get("status") not in ALIVE:
         return old.get("endedReason") == "forked" and "source" not in record
     return record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
-
-
-def prompt_id(event: dict[str, Any]) -> str:
-    """Return the id of the prompt that an event belongs to."""
-    return text_of(event, "prompt_id") or text_of(event, "turn_id")
 
 
 def is_notice(event: dict[str, Any]) -> bool:

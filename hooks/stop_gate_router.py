@@ -24,11 +24,11 @@ from hooks.common.identity import Self
 from hooks.common.jsontext import dumps, loads
 from hooks.common.ownership import owned
 from hooks.common.project import installed_root
-from hooks.common.protocol import ALLOW, answer, block, read_event, secure_standard_streams
+from hooks.common.protocol import ALLOW, answer, block, let_go, read_event, secure_standard_streams
 from hooks.common.records import Records, is_session_id
 from hooks.common.signals import TEXT_CHARACTERS, detect
 from hooks.common.statefile import Build
-from hooks.common.trouble import Trouble, tell
+from hooks.common.trouble import Trouble
 from hooks.common.values import text_of
 
 TYPE_CHECKING = False
@@ -56,9 +56,9 @@ def main() -> int:
         try:
             reply = route(root, read_event())
         except Trouble as trouble:
-            reply = let_go(root, trouble)
+            reply = let_go(root, ROLE, trouble)
         except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
-            reply = let_go(root, Trouble("unexpected", f"{type(error).__name__}: {error}"))
+            reply = let_go(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}"))
     answer(reply)
     return 0
 
@@ -197,12 +197,6 @@ def parsed(received: bytes) -> dict[str, Any]:
         told = status[0].decode("ascii", "replace") if status else "nothing"
         raise Trouble("server_refused", f"the server of the stop gate answered with no verdict: {told:.20}")
     return reply
-
-
-def let_go(root: str, trouble: Trouble) -> dict[str, Any]:
-    """Return the answer to a stop that could not be evaluated."""
-    message = tell(root, ROLE, trouble)
-    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
 
 
 if __name__ == "__main__":

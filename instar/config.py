@@ -260,7 +260,7 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _errors(config: object) -> list[ValidationError]:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - only a project with a configuration waits for it
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - only who checks a configuration waits for it
 
     return sorted(Draft202012Validator(SCHEMA).iter_errors(config), key=lambda error: error.json_path)
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BUSY_S: Final = 0.5  # for which a call waits for the threads, and then for the processes, before it
 
-
 _STEPS_DONE: Final = sa.Table(
     "schema_steps", sa.MetaData(), sa.Column("name", sa.Text, primary_key=True),
     sa.Column("applied_at", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),

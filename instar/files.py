@@ -30,7 +30,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.replace(temporary, path)  # noqa: PTH105 - `temporary` is a name, as it was made
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
+            os.unlink(temporary)  # noqa: PTH108 - as above
         raise
 
 

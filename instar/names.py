@@ -32,5 +32,13 @@ def identities(name: str) -> tuple[str, ...]:
 
 def name_in(identity: str) -> str | None:
     """Return the name of the peer that goes by this; None where no peer can, as for a session that is none's."""
-    names = [identity[len(runtime) + 1 :] for runtime in RUNTIMES if identity.startswith(f"{runtime}-")]
-    return next(filter(is_name, names), None)
+    _, name = names_of(identity)
+    return name if is_name(name) else None
+
+
+def names_of(identity: str) -> tuple[str, str]:
+    """Return the runtime and the name of an identity, fit or not; ("", "") for what begins with no runtime."""
+    for runtime in RUNTIMES:
+        if identity.startswith(f"{runtime}-"):
+            return runtime, identity[len(runtime) + 1 :]
+    return "", ""

@@ -85,11 +85,6 @@ def apply(root: Path, changes: list[Change]) -> None:
         raise ApplyError(f"nothing was changed in {root}: {where}{error.strerror}") from error
 
 
-def replace(place: Path, content: Content) -> None:
-    """Make one file outside of a project what `content` says, atomically; its caller is its only writer."""
-    _write(place, content)
-
-
 def _ignore(place: Path) -> None:
     """Have git see none of our files, before there is any other; one of the user's stays."""
     if place.is_symlink() or place.exists():
@@ -165,7 +160,7 @@ def _remove_empty_parents(root: Path, path: str) -> None:
 
 def _put_back(root: Path, change: Change) -> None:
     try:
-        _write(root / change.path, change.before)
+        replace(root / change.path, change.before)
     except OSError as error:
         message = f"{change.path} was changed and could not be put back: {error.strerror}"
         raise ApplyError(f"{message}; mend that and run instar-migrate again") from error
@@ -184,8 +179,8 @@ class _Staged(NamedTuple):
             self.temporary.replace(self.target)
 
 
-def _write(place: Path, content: Content | None) -> None:
-    """Make `place` what `content` says, atomically."""
+def replace(place: Path, content: Content | None) -> None:
+    """Make `place` what `content` says, atomically; its caller has to be its only writer."""
     _sweep(_target(place, content).parent)
     with ExitStack() as undo:
         _stage(place, content, undo).finish()
@@ -259,4 +254,4 @@ def _keep_pristine(root: Path, change: Change) -> None:
 def _copy(place: Path, data: bytes) -> None:
     """Write a copy that only its owner can read: a settings file may hold a secret."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    _write(place, Content(data, 0o600))
+    replace(place, Content(data, 0o600))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -29,8 +30,8 @@ INSTALLED = (
 # A file that is ours as long as nobody edited it.
 SKILL = Installed("skills/build/SKILL.md", ".claude/skills/build/SKILL.md", 0o644)
 
-# A section of a document: shipped as a template, too, and recognised by its hash.
-SECTIONS = (
+# The sections of documents: shipped as templates, too, and recognised by their hashes.
+SECTION_TEMPLATES = (
     "documents/agents-build.md",
     "documents/claude-build.md",
     "documents/gate.md",
@@ -38,3 +39,8 @@ SECTIONS = (
     "documents/peers.md",
 )
 MANIFEST = "manifest.json"
+
+
+def sha256(data: bytes) -> str:
+    """Return the hex digest that the manifest names a file by."""
+    return hashlib.sha256(data).hexdigest()

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
+
+LINE_CHARACTERS: Final = 200
 
 
 def plain(text: str) -> str:
     """Return a text on one line with nothing in it that steers a terminal: names and texts of files are anybody's."""
     return "".join(each if each.isprintable() else " " for each in text)
+
+
+def plain_line(text: object) -> str:
+    """Return what somebody wrote, whatever it is, as the beginning of such a line."""
+    return plain(str(text))[:LINE_CHARACTERS].strip()
 
 
 def plain_on_terminal(text: str) -> str:

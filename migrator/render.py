@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import hashlib
 import itertools
 import json
 import sys
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrator import reference
-from migrator.manifest import INSTALLED, MANIFEST, SECTIONS, SKILL
+from migrator.manifest import INSTALLED, MANIFEST, SECTION_TEMPLATES, SKILL, sha256
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATES = REPOSITORY / "templates"
@@ -64,8 +63,8 @@ class Module:
         ours = [node for node in self.tree.body if isinstance(node, ast.ImportFrom) and is_ours(node)]
         renamed = [alias.name for node in ours for alias in node.names if alias.asname]
         if renamed:
-            message = f"{self.name}: imports {', '.join(renamed)} under another name, which one file cannot have"
-            raise ValueError(message)
+            listed = ", ".join(renamed)
+            raise ValueError(f"{self.name}: imports {listed} under another name, which one file cannot have")
         return [node.module or "" for node in ours]
 
     def imports(self) -> list[ast.Import]:
@@ -186,8 +185,7 @@ def render(main: str) -> str:
     names = [name for each in statements for name in each.defines]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        message = f"{main}: defined in two of the modules it is rendered from: {', '.join(sorted(twice))}"
-        raise ValueError(message)
+        raise ValueError(f"{main}: defined in two of the modules it is rendered from: {', '.join(sorted(twice))}")
     mentions = {name for each in statements for name in each.names}
     imports = {alias.name for module in modules for node in module.imports() for alias in node.names}
     head = [
@@ -212,11 +210,6 @@ def spaced(statements: list[Statement]) -> list[str]:
     return texts
 
 
-def sha256(data: bytes) -> str:
-    """Return the hex digest the manifest names a file by."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def templates() -> dict[str, str]:
     """Return every template by its name: the rendered ones, and the hand-written ones as they are on disk."""
     texts = {
@@ -234,7 +227,7 @@ def manifest(texts: dict[str, str], *, release: bool) -> str:
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     entries = {}
     places = {item.template: {"installedPath": item.path, "mode": f"{item.mode:04o}"} for item in (*INSTALLED, SKILL)}
-    for template in (*places, *SECTIONS):
+    for template in (*places, *SECTION_TEMPLATES):
         digest = sha256(texts[template].encode())
         shipped = set(before.get(template, {}).get("shippedHashes", []))
         entries[template] = {

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from migrator.inlined import TEMPLATES
-from migrator.manifest import MANIFEST
+from migrator.manifest import MANIFEST, sha256
 
 
 def text(template: str) -> str:
     """Return a template as it is installed."""
     return TEMPLATES[template]
-
-
-def sha256(data: bytes) -> str:
-    """Return the hex digest that the manifest names a file by."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def known_hashes(template: str) -> frozenset[str]:

@@ -42,27 +42,7 @@ def init(build: Build, options: argparse.Namespace) -> Answer:
     stamp = owner_stamp(options)
     with build.lock(LOCK_SECONDS):
         before, left = clear_the_way(build)
-        state = {
-            "task": task,
-            "phase": "idle",
-            "size": options.size,
-            "protection": SIZES[options.size],
-            "startedAt": now_iso(),
-            "completedAt": None,
-            "owner": stamp,
-            "currentStep": 0,
-            "totalSteps": options.total_steps,
-            "steps": [],
-            "totalTests": 0,
-            "allPassing": True,
-            "fixIterations": 0,
-            "maxFixIterations": 3,
-            "verifyIterations": 0,
-            "maxVerifyIterations": 3,
-            "reinforcementsUsed": 0,
-            "worktree": None,
-        }
-        build.save(state)
+        build.save(new_state(task, options.size, options.total_steps, stamp))
         build.audit(
             "build.initialized",
             task=task,
@@ -83,6 +63,30 @@ def init(build: Build, options: argparse.Namespace) -> Answer:
         **before,
         **left,
         **warnings_of(build.root, stamp),
+    }
+
+
+def new_state(task: str, size: str, total_steps: int, stamp: dict[str, Any]) -> State:
+    """Return the state of a build that begins now."""
+    return {
+        "task": task,
+        "phase": "idle",
+        "size": size,
+        "protection": SIZES[size],
+        "startedAt": now_iso(),
+        "completedAt": None,
+        "owner": stamp,
+        "currentStep": 0,
+        "totalSteps": total_steps,
+        "steps": [],
+        "totalTests": 0,
+        "allPassing": True,
+        "fixIterations": 0,
+        "maxFixIterations": 3,
+        "verifyIterations": 0,
+        "maxVerifyIterations": 3,
+        "reinforcementsUsed": 0,
+        "worktree": None,
     }
 
 
@@ -142,9 +146,10 @@ def transition(build: Build, options: argparse.Namespace) -> Answer:
             state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
         move(build, state, target, options.evidence)
     beat(build, state)
-    answer = {"status": "transitioned", "from": current, "to": target}
     return {
-        **answer,
+        "status": "transitioned",
+        "from": current,
+        "to": target,
         **({"archivedTo": state["archivedTo"]} if target in TERMINAL else {"next": NEXT[target]}),
     }
 
@@ -209,13 +214,13 @@ def step_complete(build: Build, options: argparse.Namespace) -> Answer:
         build.save(state)
         counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
         build.audit("step.completed", step=options.number, description=options.description, **counted)
-    answer = {
+    return {
         "status": "step_completed",
         "step": options.number,
         **counted,
         "allPassing": state["allPassing"],
+        **({"repeat": True} if is_repeat else {}),
     }
-    return {**answer, **({"repeat": True} if is_repeat else {})}
 
 
 def complete(build: Build, options: argparse.Namespace) -> Answer:
@@ -224,17 +229,17 @@ def complete(build: Build, options: argparse.Namespace) -> Answer:
         state = existing(build)
         phase = text_of(state, "phase")
         is_repeat = phase == "complete" and "archivedTo" in state
+        if phase != "complete":
+            check_running(state)
+            check_tests(state)
+            if phase not in COMPLETE_FROM and not options.force:
+                raise Refusal(
+                    "illegal_transition",
+                    f"a build cannot be completed from {phase}",
+                    f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
+                    legal_targets=legal_targets(phase),
+                )
         if not is_repeat:
-            if phase != "complete":
-                check_running(state)
-                check_tests(state)
-                if phase not in COMPLETE_FROM and not options.force:
-                    raise Refusal(
-                        "illegal_transition",
-                        f"a build cannot be completed from {phase}",
-                        f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
-                        legal_targets=legal_targets(phase),
-                    )
             move(build, state, "complete", "--force" if options.force else None)
     if not is_repeat:
         beat(build, state)

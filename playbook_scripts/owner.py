@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hooks.common.clock import now_iso
-from hooks.common.identity import Self
+from hooks.common.identity import Self, socket_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def has_tmux_session(name: str) -> bool:
     """Say whether the tmux server that is ours, or else the default one, has a session of this name."""
     import subprocess
 
-    socket = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    socket = socket_of(os.environ)
     command = ["tmux", *(("-S", socket) if socket else ()), "has-session", "-t", f"={name}"]
     try:
         return subprocess.run(command, capture_output=True, timeout=INIT_TMUX_SECONDS, check=False).returncode == 0

@@ -28,13 +28,12 @@ def status(build: Build, _: argparse.Namespace) -> Answer:
     if state is None:
         return {"status": "no_active_build"}
     asked = state.get("asked")
-    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "maxFixIterations")
+    fixes = ("fixIterations", "maxFixIterations", "verifyIterations")
     return {
         **{key: state.get(key) for key in ("task", "phase", "size")},
         **holds(state),
         "stepsCompleted": len(latest(steps_of(state))),
-        **{key: state.get(key) for key in shown},
-        "verifyIterations": state.get("verifyIterations"),
+        **{key: state.get(key) for key in ("currentStep", "totalSteps", "totalTests", "allPassing", *fixes)},
         "elapsedMinutes": minutes_between(state.get("startedAt"), state.get("completedAt")),
         "owner": state.get("owner"),
         **({"worktree": state["worktree"]} if state.get("worktree") else {}),

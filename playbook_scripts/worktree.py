@@ -13,6 +13,7 @@ from hooks.common.values import text_of
 from playbook_scripts.answers import Refusal
 from playbook_scripts.builds import LOCK_SECONDS, existing, run_id, running
 from playbook_scripts.git import GIT_SECONDS, SAID_AT_MOST, Git
+from playbook_scripts.history import free_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -305,12 +306,7 @@ def made(git: Git, branch: str, *, is_reused: bool) -> tuple[str, Answer]:
 
 def free_path(root: str, branch: str) -> str:
     """Return the folder for a branch: two branches may read the same once their slashes are gone."""
-    stem = path = f"{FOLDER}/{branch.replace('/', '-')}"
-    number = 1
-    while os.path.lexists(os.path.join(root, path)):
-        number += 1
-        path = f"{stem}-{number}"
-    return path
+    return os.path.relpath(free_name(os.path.join(root, FOLDER, branch.replace("/", "-")), ""), root)
 
 
 def record(build: Build, worktree: dict[str, str] | None, **cleaned: object) -> None:

@@ -43,20 +43,19 @@ class Client:
         self.run(f'.instar/state/python .instar/hooks/instar/build-state.py init "a task" {" ".join(options)}')
 
     def is_held(self, session: str) -> bool:
-        event = self.project.root.parent / "event"
-        event.write_text(json.dumps({"session_id": session}))
-        command = self.project.root.parent / "command"
-        command.write_text(self.project.registered())
-        return "block" in self.run(f"sh {command} <{event}")
+        return "block" in self._fire(self.project.registered(), {"session_id": session})
 
     def tell(self, name: str, session: str, client: str = "claude", **fields: object) -> str:
         """Fire an event of the session's life as the client would, and return what reaches the model."""
-        base = {"session_id": session, "hook_event_name": name, "cwd": str(self.project.root)}
-        event = self.project.root.parent / "event"
-        event.write_text(json.dumps({**base, **fields}))
-        command = self.project.root.parent / "command"
-        command.write_text(self.project.registered(client, "session-event-hook", name))
-        return self.run(f"sh {command} <{event}").removesuffix("\n")
+        base: dict[str, object] = {"session_id": session, "hook_event_name": name, "cwd": str(self.project.root)}
+        command = self.project.registered(client, "session-event-hook", name)
+        return self._fire(command, {**base, **fields}).removesuffix("\n")
+
+    def _fire(self, registered: str, said: dict[str, object]) -> str:
+        command, event = (self.project.root.parent / name for name in ("command", "event"))
+        command.write_text(registered)
+        event.write_text(json.dumps(said))
+        return self.run(f"sh {command} <{event}")
 
     def end(self) -> None:
         self.process.kill()

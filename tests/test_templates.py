@@ -13,7 +13,7 @@ import pytest
 
 from migrator import render
 from migrator.inlined import SHA256, TEMPLATES
-from migrator.manifest import INSTALLED, SKILL
+from migrator.manifest import INSTALLED, SKILL, sha256
 
 if TYPE_CHECKING:
     from support import Project
@@ -42,7 +42,7 @@ def test_the_wheel_carries_every_template() -> None:
     assert sorted(TEMPLATES) == FILES
     for name in FILES:
         assert (FOLDER / name).read_bytes() == TEMPLATES[name].encode()
-        assert SHA256[name] == render.sha256(TEMPLATES[name].encode())
+        assert SHA256[name] == sha256(TEMPLATES[name].encode())
 
 
 def test_the_manifest_tells_the_hash_of_every_installed_file() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hooks.common.phases import TERMINAL
+from hooks.common.values import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def claim(owner: object, me: Self) -> dict[str, Any] | None:
     ``{}`` means: mine, and the stamp is right as it is. Nobody owns a build without a stamp.
     """
     stamp = owner if isinstance(owner, dict) else {}
-    session, tmux = word(stamp, "session"), word(stamp, "tmux")
+    session, tmux = text_of(stamp, "session").strip(), text_of(stamp, "tmux").strip()
     if not session and not tmux:
         return None
     agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
@@ -60,9 +61,3 @@ def changes(stamp: dict[str, Any], me: Self) -> dict[str, Any]:
     """Return the session id and agent process of `me` where the stamp has others."""
     mine = {"session": me.session, "agent": me.agent()}
     return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
-
-
-def word(stamp: dict[str, Any], key: str) -> str:
-    """Return the stripped text under `key`; "" when it is none."""
-    value = stamp.get(key)
-    return value.strip() if isinstance(value, str) else ""

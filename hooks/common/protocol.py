@@ -11,11 +11,16 @@ from __future__ import annotations
 import os
 import time
 
+from hooks.common.files import write_all
 from hooks.common.jsontext import dumps, loads
+from hooks.common.trouble import tell
+from hooks.common.values import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from hooks.common.trouble import Trouble
 
 ALLOW: dict[str, Any] = {}
 
@@ -68,6 +73,17 @@ def parse_event(received: bytes | bytearray) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
+def prompt_id(event: dict[str, Any]) -> str:
+    """Return the id of the prompt that an event belongs to: the one of Claude Code, or the other of Codex."""
+    return text_of(event, "prompt_id") or text_of(event, "turn_id")
+
+
+def let_go(root: str, role: str, trouble: Trouble) -> dict[str, Any]:
+    """Return the answer to a stop that cannot be judged: it is allowed, and the person told why."""
+    message = tell(root, role, trouble)
+    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
+
+
 def block(reason: str) -> dict[str, Any]:
     """Return the answer that keeps the session from stopping; the model receives `reason`."""
     return {"decision": "block", "reason": reason}
@@ -75,9 +91,7 @@ def block(reason: str) -> dict[str, Any]:
 
 def answer(reply: dict[str, Any], fd: int = 1) -> None:
     """Write `reply` as ASCII JSON. A client that no longer listens is no error."""
-    unsent = memoryview(dumps(reply).encode("ascii"))
     try:
-        while unsent:
-            unsent = unsent[os.write(fd, unsent) :]
+        write_all(fd, dumps(reply).encode("ascii"))
     except OSError:
         pass

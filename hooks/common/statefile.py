@@ -1,8 +1,7 @@
 """The build's files: `build-state.json` and `audit.jsonl`, read and written by any number of processes at once.
 
-Every change is a whole read, change and replace under one lock (`flock`, the same that the package filelock takes).
-The bytes are those the peer's own build-state.py writes: indent 2, ASCII, no final newline; keys that are not ours
-survive every rewrite.
+Every change is a whole read, change and replace under one lock. The bytes are those the peer's own build-state.py
+writes: indent 2, ASCII, no final newline; keys that are not ours survive every rewrite.
 """
 
 from __future__ import annotations

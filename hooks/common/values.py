@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
 
 
-def text_of(event: dict[str, Any], key: str) -> str:
+def text_of(values: dict[str, Any], key: str) -> str:
     """Return the string under `key`, and "" where there is none."""
-    value = event.get(key)
+    value = values.get(key)
     return value if isinstance(value, str) else ""
 
 

@@ -10,12 +10,12 @@ import click
 
 from instar import __version__
 from instar.cli import gate_views as views
-from instar.cli.gate_access import Access, default_operator, now_ms, warn
+from instar.cli.gate_access import Access
 from instar.cli.gate_change import Change, change_mode
 from instar.cli.gate_review import review as hold_review
 from instar.cli.gate_review import waiting
-from instar.cli.moments import duration_option, moment_option
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.moments import duration_option, moment_option, now_ms
+from instar.cli.options import default_operator, json_option, project_option, refusals, warn
 from instar.errors import InstarError
 from instar.gate.mode import FOLDER, GATE_ON, Mode
 from instar.project import open_root
@@ -156,8 +156,8 @@ def log(folder: str | None, *, as_json: bool, **filters: Any) -> None:  # noqa: 
 def report(folder: str | None, since: int | None, *, as_json: bool) -> None:
     """Sum up what the gate saw, and show what is missing for enforce."""
     from instar.gate.report import as_json as plain  # noqa: PLC0415 - with it comes the database
-    from instar.gate.report import report as summed  # noqa: PLC0415
-    from instar.gate.report import summary  # noqa: PLC0415
+    from instar.gate.report import report as summed  # noqa: PLC0415 - as above
+    from instar.gate.report import summary  # noqa: PLC0415 - as above
 
     with refusals():
         access = Access(open_root(folder))

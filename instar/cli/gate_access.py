@@ -5,16 +5,13 @@ Without a server the database is read only; but that a person changed the mode i
 
 from __future__ import annotations
 
-import getpass
-import subprocess
-import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from instar import config as configuration
 from instar.cli.listing import printable
+from instar.cli.moments import now_ms
+from instar.cli.options import warn
 from instar.client import Server, ServerError
 from instar.errors import InstarError
 from instar.gate.mode import DATABASE, FOLDER, Switch
@@ -140,31 +137,3 @@ def _configured(root: Path) -> dict[str, Any]:
     except InstarError as error:
         warn(f"{error}: the defaults hold")
         return {}
-
-
-def warn(text: str) -> None:
-    """Tell something beside what was asked for."""
-    click.echo(printable(text), err=True)
-
-
-def now_ms() -> int:
-    """Return the time, as rows have it."""
-    return int(time.time() * 1000)
-
-
-def default_operator(root: Path) -> str:
-    """Return who is at work: the e-mail address of git, else the login."""
-    try:
-        asked = subprocess.run(
-            ["git", "-C", str(root), "config", "user.email"], capture_output=True, timeout=5, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        found = asked.stdout.decode("utf-8", "replace").strip()
-    except (OSError, subprocess.SubprocessError):
-        found = ""
-    if found:
-        return found
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # an id without a name
-        return "unknown"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from instar.cli import gate_views as views
-from instar.cli.gate_access import Access, default_operator, warn
-from instar.cli.options import refusals
+from instar.cli.gate_access import Access
+from instar.cli.options import default_operator, refusals, warn
 from instar.errors import InstarError
 from instar.project import open_root
 

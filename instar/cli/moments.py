@@ -23,11 +23,11 @@ def duration_ms(text: str) -> int | None:
     return int(found[1]) * _UNITS_MS[found[2]] if found else None
 
 
-def moment_ms(text: str, now_ms: int) -> int | None:
-    """Return a time in milliseconds since 1970: one given so, an ISO 8601 one, or how long ago. None for no time."""
+def moment_ms(text: str, now: int) -> int | None:
+    """Return a time in milliseconds since 1970: one given so, an ISO 8601 one, or how long ago. None for none."""
     ago = duration_ms(text)
     if ago is not None:
-        return max(0, now_ms - ago)
+        return max(0, now - ago)
     if _MILLISECONDS.fullmatch(text):
         return int(text)
     try:
@@ -47,6 +47,21 @@ def told(ms: object) -> str:
         return "-"
 
 
+def span(seconds: object) -> str:
+    """Return a length of time in its largest unit; "-" for what is none."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def now_ms() -> int:
+    """Return the time, as rows have it."""
+    return int(time.time() * 1000)
+
+
 def duration_option(_context: Context, _parameter: Parameter, text: str | None) -> int | None:
     """Return the value of an option that takes a duration. Raise click.BadParameter."""
     found = duration_ms(text) if text is not None else None
@@ -57,7 +72,7 @@ def duration_option(_context: Context, _parameter: Parameter, text: str | None) 
 
 def moment_option(_context: Context, _parameter: Parameter, text: str | None) -> int | None:
     """Return the value of an option that takes a time. Raise click.BadParameter."""
-    found = moment_ms(text, int(time.time() * 1000)) if text is not None else None
+    found = moment_ms(text, now_ms()) if text is not None else None
     if text is not None and found is None:
         raise click.BadParameter(f"{text!r} is no time: say 7d, 2026-01-31T12:00 or milliseconds since 1970")
     return found

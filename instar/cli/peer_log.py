@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from instar.cli import peer_views as views
-from instar.cli.gate_access import warn
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, warn
 from instar.cli.patience import patience
 from instar.lifecycle.eventlog import parse
 from instar.lifecycle.lifecycle import Lifecycle

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from instar.cli import peer_views as views
-from instar.cli.gate_access import warn
 from instar.cli.listing import printable
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, warn
 from instar.cli.patience import patience
 from instar.cli.peer_words import fit, words_option
 from instar.errors import InstarError
@@ -27,6 +26,8 @@ from instar.names import RUNTIMES
 from instar.project import open_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from instar.lifecycle.orders import Want
 
 Said = dict[str, Any]
@@ -201,7 +202,7 @@ def _become(command: list[str]) -> None:
     os.execv(program, command)  # noqa: S606 - no shell is wanted
 
 
-def _tell(said: Said, print_it: Any, *, as_json: bool) -> None:  # noqa: ANN401
+def _tell(said: Said, print_it: Callable[[], None], *, as_json: bool) -> None:
     """Tell what came of it. Where it failed, that is the end, with status 1."""
     has_failed = said["status"] == "FAILED"
     if as_json:

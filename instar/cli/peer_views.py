@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from instar.cli.listing import print_rows, printable
+from instar.cli.moments import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -150,14 +151,6 @@ def print_pass(rows: Sequence[Row]) -> None:
         outcome = each.get("outcome") or each.get("status") or "-"
         lines.append([str(each["action"]), str(each["identity"]), str(outcome), more or "-"])
     print_rows(("action", "peer", "outcome", "why"), lines)
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in its largest unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def tokens(count: object) -> str:

@@ -13,8 +13,7 @@ import click
 from instar import __version__
 from instar.cli import peer_log, peer_verbs
 from instar.cli import peer_views as views
-from instar.cli.gate_access import warn
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, warn
 from instar.cli.patience import patience
 from instar.cli.peer_words import words_option
 from instar.errors import InstarError

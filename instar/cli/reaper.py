@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from instar.cli import reaper_views as views
-from instar.cli.gate_access import default_operator, warn
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import default_operator, json_option, project_option, refusals, warn
 from instar.cli.patience import patience
 from instar.cli.reaper_tick import Heard, plan
 from instar.errors import InstarError
@@ -22,6 +21,8 @@ from instar.sessions.reaper.report import may_go_live
 from instar.sessions.reaper.selftest import selftest as run_selftest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from instar.sessions.policy import Mode
     from instar.sessions.reaper.switch import Switched
 
@@ -178,7 +179,7 @@ def _said(switched: Switched) -> dict[str, Any]:
     return {key: value or None for key, value in said.items()}
 
 
-def _show(values: Any, print_them: Any, *, as_json: bool) -> None:  # noqa: ANN401
+def _show(values: object, print_them: Callable[[], None], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(values, indent=2))
     else:

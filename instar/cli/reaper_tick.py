@@ -10,7 +10,7 @@ from instar.sessions.look import memory
 from instar.sessions.reaper.audit import name_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing_extensions import Self
 
     from instar.cli.session_look import Looked
     from instar.sessions.assembly import Assembly
@@ -30,13 +30,11 @@ class Heard(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         self.words = f"{type(error).__name__}: {error}" if error else record.getMessage()
 
-    def __enter__(self) -> Heard:  # noqa: PYI034 - there is no class below it
+    def __enter__(self) -> Self:
         _LOGGER.addHandler(self)
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _LOGGER.removeHandler(self)
 
 

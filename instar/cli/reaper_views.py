@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from instar.cli.listing import age, print_rows, printable
+from instar.cli.moments import span
 from instar.cli.session_views import GATE_COLUMNS, SHORT, STYLES, mib
 from instar.sessions.clock import epoch
 
@@ -51,12 +52,11 @@ def _standing(told: Row) -> Iterable[list[str]]:
     yield ["because of", _because(switch)]
     if told.get("autoDisabled"):
         yield ["stopped itself", f"{told['autoDisableCause']}; instar-sessions reaper enable goes on"]
-    is_live = mode == "live" and told.get("dryRun")
-    if is_live:
+    if mode == "live" and told.get("dryRun"):
         yield ["but", "nobody is parked before the faults in the configuration are mended"]
     yield ["who looks", "the server" if told["server"]["running"] else "nobody: no server runs (instar-server start)"]
     last = told.get("lastTickAt")
-    yield ["last look", f"{_span(told.get('ageS'))} ago" if last else "never"]
+    yield ["last look", f"{span(told.get('ageS'))} ago" if last else "never"]
     pressure = told.get("pressure") or {}
     if last and pressure:
         yield ["pressure", f"{pressure['tier']}{': ' if pressure['why'] else ''}{pressure['why']}"]
@@ -88,14 +88,14 @@ def _budget(told: Row) -> str:
 
 def _end(end: Row) -> str:
     became = OUTCOMES.get(str(end.get("outcome") or ""), str(end.get("outcome")))
-    words = f"{end['session']} {age(str(end['at']))} ago, idle for {_span(end['idleMs'] / 1000)}, {mib(end['memory'])}"
+    words = f"{end['session']} {age(str(end['at']))} ago, idle for {span(end['idleMs'] / 1000)}, {mib(end['memory'])}"
     return f"{words}; it {became}" if became else words
 
 
 def print_sessions(rows: Sequence[Row]) -> None:
     """Print a line for each session that was looked at."""
     lines = [
-        [_verdict(each), str(each.get("sessionId"))[:SHORT], _span(each["idleMs"] / 1000), str(each["consecutive"]),
+        [_verdict(each), str(each.get("sessionId"))[:SHORT], span(each["idleMs"] / 1000), str(each["consecutive"]),
          mib(each.get("memory")), _why(each)]
         for each in rows
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def print_report(values: Row) -> None:
         for gate, kept in missed
     ]
     rows += [
-        ["false", f"{each['session']} at {each['ts']}, seen idle for {_span((each['idleMs'] or 0) / 1000)}"]
+        ["false", f"{each['session']} at {each['ts']}, seen idle for {span((each['idleMs'] or 0) / 1000)}"]
         for each in values["false"]
     ]
     print_rows(("what", "how much"), rows)
@@ -199,13 +199,3 @@ def print_selftest(result: Result) -> None:
     rows = [["keeps", gate.name, kept.by, kept.confidence, kept.why] for gate, kept in result.answers if kept]
     print_rows(GATE_COLUMNS, rows, STYLES)
     click.echo(printable(f"does not park: a harmless idle session is kept {took}, by {result.kept_by}: {result.why}"))
-
-
-def _span(seconds: object) -> str:
-    """Return a length of time in its largest unit."""
-    if not isinstance(seconds, (int, float)):
-        return "-"
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

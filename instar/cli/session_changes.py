@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from instar.cli.gate_access import warn
 from instar.cli.listing import printable
 from instar.cli.moments import duration_option, told
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, warn
 from instar.cli.patience import patience
 from instar.cli.session_look import recorded
 from instar.cli.session_views import lease_json, mib, name

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.cli.gate_access import warn
+from instar.cli.options import warn
 from instar.cli.patience import patience
 from instar.errors import InstarError
 from instar.sessions import classifier, registry
@@ -45,8 +45,9 @@ class Looked:
         """What it does, in a word."""
         if self.is_parked:
             return "parked"
-        is_known = self.sight is None or self.session.state in ("reaping", "unreadable")
-        return self.session.state if is_known or self.sight is None else _doing(self.sight)
+        if self.sight is None or self.session.state in ("reaping", "unreadable"):
+            return self.session.state
+        return _doing(self.sight)
 
     @property
     def idle_since(self) -> float | None:
@@ -147,7 +148,7 @@ def _needs_another(sight: Sight | None) -> bool:
 
 def is_unrecorded(session: Session) -> bool:
     """Say whether a session is only seen, and not on record."""
-    return str(session.state) == "unrecorded"
+    return session.state == "unrecorded"
 
 
 def known(root: Path, name: str) -> Session:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from instar.cli.gate_access import now_ms
 from instar.cli.listing import print_rows
-from instar.cli.moments import moment_option, told
+from instar.cli.moments import moment_option, now_ms, told
 from instar.cli.options import json_option, project_option, refusals
 from instar.cli.patience import patience
 from instar.cli.session_look import recorded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -136,8 +135,3 @@ def _words(answers: Sequence[tuple[Gate, Kept | None]]) -> list[str]:
     """Return a word for each answer: the first gate that keeps a session decides."""
     first = next((number for number, (_, kept) in enumerate(answers) if kept), None)
     return ["decides" if number == first else "keeps" if kept else "passes" for number, (_, kept) in enumerate(answers)]
-
-
-def since_words(at: float | None, now: float | None = None) -> str:
-    """Return how long ago a moment in seconds since 1970 was; "never" for none."""
-    return "never" if at is None else f"{age(iso(at))} ago" if at <= (now or time.time()) else "in the future"

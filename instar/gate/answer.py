@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from instar.gate.redaction import redacted
+from instar.gate.repository import SHA
 from instar.gate.rules import RULES, Pointer
 from instar.gate.verdict import Unusable, Verdict
 
@@ -18,7 +19,6 @@ ANSWER_CHARACTERS: Final = 64 * 1024
 RATIONALE_CHARACTERS: Final = 300
 
 _FENCE: Final = re.compile(r"```[A-Za-z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-_SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 def validated(answer: str, evidence: Evidence) -> Verdict:
@@ -103,9 +103,9 @@ def _pointer(found: object, rule: str, evidence: Evidence) -> Pointer:
     if ("plan_commit_sha" in needs and not of_plan) or ("incremental_commit_sha" in needs and not of_session):
         raise _unusable("missingPointer", "it points to no commit")
     later = {artifact.latest, *(commit.sha for commit in evidence.session_commits)}
-    if of_plan and not (_SHA.fullmatch(of_plan) and of_plan == artifact.introducing):
+    if of_plan and not (SHA.fullmatch(of_plan) and of_plan == artifact.introducing):
         raise _unusable("invalidEvidence", "the commit of the plan is not the one that was found")
-    if of_session and not (_SHA.fullmatch(of_session) and of_session in later):
+    if of_session and not (SHA.fullmatch(of_session) and of_session in later):
         raise _unusable("invalidEvidence", "the commit of the session is none that was found")
     return Pointer(plan, of_plan, of_session)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from instar.config import PATH
 from instar.gate.clients import ClaudeCli, CodexCli, Command
 from instar.gate.rules import Pointer
+from instar.gate.settings import authority_settings
 from instar.gate.verdict import Unusable, Verdict
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def authority(config: Mapping[str, Any], *, is_ours: bool = True) -> Authority:
 
     `is_ours` is whether the configuration is the owner's; one that comes with a repository may name no program.
     """
-    settings = _mapping(_mapping(config.get("unjustifiedStopGate")).get("authority"))
+    settings = authority_settings(config)
     provider = settings.get("provider", Rules.name)
     path, model, command = (settings.get(key) for key in ("path", "model", "command"))
     if provider == Rules.name:
@@ -142,7 +143,3 @@ def _by_progress(plan: Artifact, evidence: Evidence) -> Verdict | None:
         return None
     pointer = Pointer(plan.path, plan.introducing, working[0])
     return Verdict("continue", "U1_DURABLE_ARTIFACT_CONTINUATION_SAFE", pointer, "a commit of the session touches it")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

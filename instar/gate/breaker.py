@@ -50,7 +50,7 @@ class Breaker:
             self._suppressed += 1
             return False
 
-    def settle(self, is_usable: bool) -> None:  # noqa: FBT001 - the one thing to be told
+    def settle(self, *, is_usable: bool) -> None:
         """Take down what a call that was let through led to."""
         with self._lock:
             if self._threshold <= 0:

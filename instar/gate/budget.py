@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from instar.gate.settings import authority_settings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,9 +16,7 @@ BY_PROVIDER: Final = {"claude-cli": LONG_MS, "codex-cli": LONG_MS}
 
 def budget_ms(config: Mapping[str, Any]) -> int:
     """Return the milliseconds that the configuration gives its authority, proof and all."""
-    gate = config.get("unjustifiedStopGate")
-    authority = gate.get("authority") if isinstance(gate, dict) else None
-    settings = authority if isinstance(authority, dict) else {}
+    settings = authority_settings(config)
     named = settings.get("budgetMs")
     if isinstance(named, int) and not isinstance(named, bool):
         return min(max(named, 200), LONG_MS)

@@ -13,14 +13,18 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.gate.evidence import GLOBS, EvidenceError, collect
+from instar.gate.evidence import collect
 from instar.gate.exemption import is_own_work
 from instar.gate.limits import Limited
+from instar.gate.plans import GLOBS
 from instar.gate.question import Question, checkout_of
 from instar.gate.redaction import redacted
+from instar.gate.repository import EvidenceError
 from instar.gate.rules import Pointer, reminder
+from instar.gate.settings import FEATURE
 from instar.gate.store import CEILING, Event, StoreError
 from instar.gate.verdict import Unusable
+from instar.gate.verifier import SECONDS as VERIFY_S
 from instar.gate.verifier import refutation
 from instar.sessions.registry import session as recorded_session
 
@@ -36,11 +40,9 @@ if TYPE_CHECKING:
     from instar.gate.mode import Mode, Switch
     from instar.gate.store import Store
 
-FEATURE: Final = "unjustifiedStopGate"
 COMPACTION_S: Final = 300
 QUIET_S: Final = 600
 FUTURE_S: Final = 300  # by which a session may have begun after now, by another clock
-VERIFY_S: Final = 0.4
 PREVIEW_CHARACTERS: Final = 200
 RATIONALE_CHARACTERS: Final = 300
 
@@ -168,7 +170,7 @@ class Evaluator:
             raise
         self.breaker.settle(is_usable=True)
         outcome = Outcome(verdict.decision, verdict.rule, verdict.pointer, verdict.rationale, latency_ms=_since(began))
-        problem = refutation(verdict, evidence, VERIFY_S) if verdict.decision == "continue" else ""
+        problem = refutation(verdict, evidence)
         if problem:
             failed = replace(outcome, decision="allow", rule=None, fail_open="invalidEvidence", detail=problem)
             return replace(failed, pointer=Pointer())

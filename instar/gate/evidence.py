@@ -12,13 +12,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from instar.gate.plans import GLOBS, excerpt, has_open_item, is_plan, listed, plan_status, read_plan
-from instar.gate.repository import Commit, EvidenceError, SlowError, files_of, git, is_checkout, newest_commits
+from instar.gate.repository import files_of, is_checkout, newest_commits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["GLOBS", "Artifact", "Commit", "Evidence", "EvidenceError", "SlowError", "collect", "git", "has_open_item"]
+    from instar.gate.repository import Commit
 
 SECONDS: Final = 1.0
 PLANS_LISTED: Final = 200

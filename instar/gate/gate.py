@@ -10,11 +10,12 @@ from instar.gate.authority import authority as chosen_authority
 from instar.gate.breaker import Breaker
 from instar.gate.budget import budget_ms as budget_of
 from instar.gate.degradations import Degradations
-from instar.gate.evaluate import FEATURE, Evaluator
+from instar.gate.evaluate import Evaluator
 from instar.gate.limits import Limits
 from instar.gate.mode import DATABASE, FOLDER, MODES, Switch
 from instar.gate.question import BadQuestionError, question_of
 from instar.gate.report import as_json, report, thresholds
+from instar.gate.settings import FEATURE
 from instar.gate.store import Store, StoreError
 from instar.sessions.registry import session as recorded_session
 from instar.tracked import is_tracked

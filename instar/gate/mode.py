@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from instar.files import replace_file, set_aside
 from instar.gate.budget import budget_ms
+from instar.gate.settings import FEATURE, gate_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,6 @@ DATABASE: Final = "stop-gate.db"
 
 EXPIRY_MS: Final = (1000, 30 * 86_400_000)  # for which a kill switch may be set, at least and at most
 CLOCK_BACK_MS: Final = 5 * 60_000  # before its setting, which a clock that was put back explains
-_FEATURE: Final = "unjustifiedStopGate"
 _FILE_BYTES: Final = 64 * 1024
 
 Source = Literal["kill switch", "mode file", "configuration", "default", "mode file that cannot be used"]
@@ -140,7 +140,7 @@ class Switch:
             if not isinstance(values, dict) or not _is_kill_record(values):
                 why = "it is no kill switch" if isinstance(values, dict) else str(values)
                 reason = f"{KILL_FILE} cannot be read ({why}): that counts as set"
-                self._on_trouble(f"{_FEATURE}.killSwitchFile", reason)
+                self._on_trouble(f"{FEATURE}.killSwitchFile", reason)
                 return {"value": True, "setAt": None, "expiresAt": None, "operator": None, "reason": reason}
             return self._of_now(values)
 
@@ -174,14 +174,14 @@ class Switch:
             elif is_serving and _word(path) != (said := f"{mode} {budget_ms(self._config)}"):
                 replace_file(path, said.encode())
         except OSError as error:
-            self._on_trouble(f"{_FEATURE}.gateOn", f"{GATE_ON} cannot be kept: {error.strerror}")
+            self._on_trouble(f"{FEATURE}.gateOn", f"{GATE_ON} cannot be kept: {error.strerror}")
 
     def withdraw(self) -> None:
         """Have no router ask: nobody is there to answer."""
         try:
             (self.folder / GATE_ON).unlink(missing_ok=True)
         except OSError as error:
-            self._on_trouble(f"{_FEATURE}.gateOn", f"{GATE_ON} cannot be removed: {error.strerror}")
+            self._on_trouble(f"{FEATURE}.gateOn", f"{GATE_ON} cannot be removed: {error.strerror}")
 
     def _mode(self) -> tuple[Mode, Source]:
         with self._lock:
@@ -191,7 +191,7 @@ class Switch:
                 mode: Mode = values["mode"]
                 return mode, "mode file"
             if isinstance(values, OSError):
-                self._on_trouble(f"{_FEATURE}.modeFile", f"{MODE_FILE} cannot be read: {values.strerror}")
+                self._on_trouble(f"{FEATURE}.modeFile", f"{MODE_FILE} cannot be read: {values.strerror}")
             elif values is not None:
                 self._put_corrupt_aside(values)
             configured, source = self._configured()
@@ -201,13 +201,12 @@ class Switch:
             return configured, source
 
     def _configured(self) -> tuple[Mode, Source]:
-        gate = self._config.get("unjustifiedStopGate")
-        mode = gate.get("mode") if isinstance(gate, dict) else None
+        mode = gate_settings(self._config).get("mode")
         if mode is None:
             return DEFAULT, "default"
         if isinstance(mode, str) and mode in MODES:
             return mode, "configuration"
-        self._on_trouble(f"{_FEATURE}.config", f"unjustifiedStopGate.mode is none of {', '.join(MODES)}")
+        self._on_trouble(f"{FEATURE}.config", f"{FEATURE}.mode is none of {', '.join(MODES)}")
         return DEFAULT, "default"
 
     def _put_corrupt_aside(self, values: dict[str, Any] | str) -> None:
@@ -219,7 +218,7 @@ class Switch:
         why = values if isinstance(values, str) else "it names no mode"
         aside = set_aside(self._mode_file.path, int(self._clock()))
         kept = f"kept as {aside.name}" if aside else "and cannot be moved away"
-        self._on_trouble(f"{_FEATURE}.modeFile", f"{MODE_FILE} cannot be used ({why}); it is {kept}")
+        self._on_trouble(f"{FEATURE}.modeFile", f"{MODE_FILE} cannot be used ({why}); it is {kept}")
         if aside and self._configured()[0] == "enforce":
             self._is_written(self._mode_file, {"mode": "shadow"}, "modeFile")
 
@@ -242,7 +241,7 @@ class Switch:
     def _is_written(self, file: _Watched, values: dict[str, Any], feature: str) -> bool:
         why = file.write(values)
         if why:
-            self._on_trouble(f"{_FEATURE}.{feature}", f"{file.path.name} cannot be written: {why}")
+            self._on_trouble(f"{FEATURE}.{feature}", f"{file.path.name} cannot be written: {why}")
         return not why
 
 

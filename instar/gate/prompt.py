@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from instar.gate.rules import RULES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from instar.gate.evidence import Artifact, Commit, Evidence
+    from instar.gate.evidence import Artifact, Evidence
+    from instar.gate.repository import Commit
 
 PROMPT_BYTES: Final = 64 * 1024
 REASON_CHARACTERS: Final = 8000
@@ -58,7 +58,6 @@ Answer with one bare JSON object, and nothing before or after it:
 @SESSION@
 @FENCE@ session ends
 """
-TEMPLATE_SHA256: Final = hashlib.sha256(_TEMPLATE.encode("ascii")).hexdigest()
 
 
 def prompt(evidence: Evidence, stop_reason: str, signals: Collection[str], fence: str) -> str:

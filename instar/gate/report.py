@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.gate.budget import budget_ms
+from instar.gate.settings import authority_settings
 from instar.gate.store import DWELL_MS, day_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ REVIEWED: Final = 20
 REVIEWED_OF_EACH: Final = 5
 SHADOW_DAYS: Final = 14
 
-VERDICTS: Final = frozenset({"continue", "allow", "escalate"})
+DECISIONS: Final = frozenset({"continue", "allow", "escalate"})
 # Of the ways a stop is let go these are the authority's.
 ITS_FAILURES: Final = frozenset(
     {"timeout", "malformed", "invalidRule", "missingPointer", "invalidEvidence", "llmUnavailable"}
@@ -139,7 +140,7 @@ def _judged(rows: Iterable[Row]) -> list[Row]:
     return [
         row
         for row in rows
-        if not row["short_circuit"] and (row["decision"] in VERDICTS or row["invalid_kind"] in ITS_FAILURES)
+        if not row["short_circuit"] and (row["decision"] in DECISIONS or row["invalid_kind"] in ITS_FAILURES)
     ]
 
 
@@ -157,16 +158,10 @@ def _within_budget(latencies: Sequence[float], config: Mapping[str, Any]) -> Thr
 
 def _is_named(config: Mapping[str, Any]) -> Threshold:
     """Return whether the authority may hold anybody: rules have to be told to, since they understand nothing."""
-    authority = _authority(config)
+    authority = authority_settings(config)
     provider = authority.get("provider") or "rules"
     is_named = provider != "rules" or authority.get("rulesMayEnforce") is True
     return Threshold("authority", str(provider), "a model, or rulesMayEnforce: true", is_named)
-
-
-def _authority(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    gate = config.get("unjustifiedStopGate")
-    authority = gate.get("authority") if isinstance(gate, dict) else None
-    return authority if isinstance(authority, dict) else {}
 
 
 def _at_least(name: str, have: float, need: int) -> Threshold:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMITS_READ: Final = 50
+SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 _SETTINGS: Final = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false", "log.follow=false")
 _ENVIRON: Final = {

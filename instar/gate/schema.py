@@ -45,7 +45,7 @@ EVENTS: Final = sa.Table(
     _text("event_id", is_key=True), _text("session_id", is_needed=True), _text("agent_id", is_needed=True),
     _number("ts"), _text("mode", is_needed=True), _text("decision"), _text("rule"), _text("invalid_kind"),
     _text("evidence_pointer_json"), _number("latency_ms"), _text("reason_preview", is_needed=True),
-    # Those of instar's later versions stay empty, but for the hash.
+    # Those of instar's later versions stay empty.
     _number("self_deferral", is_needed=False), _text("confidence"), _number("agent_ownable", is_needed=False),
     _number("turn_ending", is_needed=False), _text("allow_class_rule"), _text("prompt_hash"), _text("surface"),
     _number("context_turns", is_needed=False),

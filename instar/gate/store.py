@@ -44,13 +44,10 @@ class Event:
     latency_ms: int = 0
     reason_preview: str = ""
     agent_id: str = "unknown"
-    prompt_hash: str | None = None
     signals_json: str | None = None
     artifacts_summary_json: str | None = None
     rationale: str | None = None
     short_circuit: str | None = None
-    late: int | None = None
-    first_after_server_start: int | None = None
     provider: str | None = None
 
 

@@ -10,9 +10,7 @@ from instar.gate.rules import Pointer
 if TYPE_CHECKING:
     from instar.gate.rules import Decision
 
-FailureKind = Literal[
-    "malformed", "invalidRule", "missingPointer", "invalidEvidence", "llmUnavailable", "timeout", "breakerOpen"
-]
+FailureKind = Literal["malformed", "invalidRule", "missingPointer", "invalidEvidence", "llmUnavailable", "timeout"]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, Final
 
 from instar.gate.plans import has_open_item, is_finished, plan_status, read_plan
-from instar.gate.repository import EvidenceError, SlowError, git
+from instar.gate.repository import SHA, EvidenceError, SlowError, git
 from instar.gate.rules import RULES
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from instar.gate.verdict import Verdict
 
 SECONDS: Final = 0.4
-_SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 def refutation(verdict: Verdict, evidence: Evidence, seconds: float = SECONDS) -> str:
@@ -80,12 +78,12 @@ class _Proof:
         named = [sha for sha in (self._pointer.plan_commit_sha, self._pointer.incremental_commit_sha) if sha]
         if not self._evidence.head:
             return not named
-        if not all(map(_SHA.fullmatch, named)):
+        if not all(map(SHA.fullmatch, named)):
             return False
         asked = "".join(f"{name}\n" for name in ("HEAD", *named)).encode("ascii")
         said = self._git("cat-file", "--batch-check", stdin=asked).decode("ascii", "replace").splitlines()
         found = [line.split(" ") for line in said]
-        if len(found) != len(named) + 1 or any(len(words) < 2 or words[1] != "commit" for words in found):  # noqa: PLR2004 - name and type
+        if len(found) != len(named) + 1 or any(words[1:2] != ["commit"] for words in found):
             return False
         self._head = found[0][0]
         return [words[0] for words in found[1:]] == named

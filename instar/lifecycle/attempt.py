@@ -21,7 +21,7 @@ from instar.sessions.parking.markers import MARKER
 from instar.sessions.reaper.candidacy import Moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from instar.lifecycle.clients.launch import Launched
     from instar.lifecycle.edges import Edges, Past
@@ -187,8 +187,9 @@ class _Attempt:
         identity = self._peer.identity
         self._kept_going("death-not-counted", lambda: self._marks.record_death(identity, is_failed_wake=True))
 
-    def _kept_going(self, cause: str, step: Any) -> None:  # noqa: ANN401 - a step returns what it likes
+    def _kept_going(self, cause: str, step: Callable[[], object]) -> None:
         """Do a step after which there is no going back; what fails is told, loudly."""
+        why: object
         try:
             why = step()
         except InstarError as error:
@@ -206,7 +207,7 @@ class _Attempt:
             cause=decision.cause, ref=plan.resumes, reason=decision.why,
         )  # fmt: skip
 
-    def _refused(self, plan: _Plan, cause: str, reason: str, **said: Any) -> Refused:  # noqa: ANN401
+    def _refused(self, plan: _Plan, cause: str, reason: str, **said: Any) -> Refused:  # noqa: ANN401 - what JSON holds
         again = deaths.guard(
             self._marks.deaths(self._peer.identity), Moment.of(self._edges.clock), self._edges.policy()
         )

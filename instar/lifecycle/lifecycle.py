@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from instar.config import load
 from instar.errors import InstarError
@@ -26,7 +26,7 @@ from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Peers
 from instar.lifecycle.supervise import Supervisor
 from instar.lifecycle.wake import wake
-from instar.lifecycle.watching import names_of
+from instar.names import names_of
 from instar.services import Services
 from instar.sessions import registry
 from instar.sessions.assembly import LIFTED, Assembly
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from instar.lifecycle.peers import Peer
     from instar.lifecycle.policy import Policy
     from instar.sessions.registry import Session
-
-LAUNCHED_BY: Final = "instar"
 
 
 class Lifecycle:
@@ -183,7 +181,8 @@ class Lifecycle:
         now, runtime = iso(self._clock.wall()), names_of(identity)[0]
         record = {
             "id": session_id, "status": "running", "startedAt": now, "client": runtime, "agent": life.agent,
-            "tmux": life.tmux, "identity": identity, "launchedBy": LAUNCHED_BY, STAND_IN: identity, "version": 1,
+            "tmux": life.tmux, "identity": identity, "launchedBy": launching.LAUNCHED_BY, STAND_IN: identity,
+            "version": 1,
         }  # fmt: skip
         with suppress(InstarError):
             record["cwd"] = str(self.peers.get(names_of(identity)[1]).cwd)

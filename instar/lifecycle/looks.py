@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from instar.errors import InstarError
-from instar.lifecycle.clients import launch as launching
 from instar.lifecycle.clients.adapters import adapter
-from instar.lifecycle.clients.panes import POLL_S, close_after
+from instar.lifecycle.clients.panes import POLL_S, close_after, exit_cause
 from instar.lifecycle.context import context_tokens
 from instar.lifecycle.edges import Life, Past
 from instar.lifecycle.ends import End, Remains, end
-from instar.lifecycle.watching import names_of
+from instar.names import names_of
 from instar.sessions import registry
 from instar.sessions.machine.process import READER
 from instar.sessions.machine.processes import liveness
@@ -146,7 +145,7 @@ class Looks:
         is_server_dead = liveness(server) if is_of_this_boot else "unknown"
         left = None
         if is_of_this_boot and is_server_dead != "dead" and stamp.get("socket") and stamp.get("pane"):
-            left = launching.exit_cause(self.tmux, str(stamp["socket"]), str(stamp["pane"]))
+            left = exit_cause(self.tmux, str(stamp["socket"]), str(stamp["pane"]))
         client, transcript = str(record.get("client", "")), str(record.get("transcriptPath", ""))
         remains = Remains(
             is_parked=isinstance(record.get("parked"), dict),

@@ -38,9 +38,9 @@ class Order:
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer
-    """The peer is not woken. `mode` is "refused", or "fail" where there is nothing to take up."""
+    """The peer is not woken. `mode` is "refused", "failed" if it was tried, or "fail" with nothing to take up."""
 
-    def __init__(self, cause: str, reason: str, *, mode: str = "refused", **result: Any) -> None:  # noqa: ANN401
+    def __init__(self, cause: str, reason: str, *, mode: str = "refused", **result: Any) -> None:  # noqa: ANN401 - what JSON holds
         super().__init__(reason)
         self.cause = cause
         self.mode = mode

@@ -40,6 +40,11 @@ class Policy:
     log_bytes: int
     log_keep: int
 
+    @property
+    def start_s(self) -> float:
+        """How long a start may take, and so how long to wait for others that are at a peer."""
+        return self.boot_deadline_s + self.ready_gate_s
+
 
 def policy(config: Mapping[str, Any]) -> Policy:
     """Return what holds by a project's configuration as it stands in its file."""

@@ -15,8 +15,8 @@ from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Peer
 from instar.lifecycle.tending import QUIET, Outcome, tell, tend
 from instar.lifecycle.wake import wake
-from instar.lifecycle.watching import names_of
 from instar.locks import BusyError
+from instar.names import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,12 +81,11 @@ class Supervisor:
 
     def _isolated(self, identity: str) -> Outcome:
         try:
-            outcome = look_after(identity, self._edges)
+            return look_after(identity, self._edges)
         except BusyError:
             return Outcome(identity, "skipped-busy", "in-flight")
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked after
             return self._error(identity, error)
-        return outcome
 
     def _error(self, identity: str, error: Exception) -> Outcome:
         """Leave a peer as it is; what has been in the way for long is put aside."""

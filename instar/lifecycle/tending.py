@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from instar.errors import InstarError
 from instar.lifecycle import deaths
-from instar.lifecycle.watching import names_of, watch, woke_at
+from instar.lifecycle.watching import watch, woke_at
+from instar.names import names_of
 from instar.sessions.clock import iso
 from instar.sessions.parking import resumption
 from instar.sessions.parking.markers import Park

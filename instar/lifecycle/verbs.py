@@ -65,7 +65,7 @@ def start(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
 
     def one(peer: Peer) -> dict[str, Any]:
         _require_ours(peer, edges)
-        with held(edges, peer.identity, _patience(edges)):
+        with held(edges, peer.identity, edges.policy().start_s):
             was = edges.marks.stopped(peer.identity)
             edges.marks.clear_stopped(peer.identity)
         edges.log("started", personality=peer.name, identity=peer.identity)
@@ -129,7 +129,7 @@ def attach(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
     return {**said, "command": _command(said["identity"], life)}
 
 
-def self_fresh(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
+def self_fresh(name: str, edges: Edges) -> dict[str, Any]:
     """Have a peer that asks for it start clean once its turn is over; the supervisor does it."""
 
     def one(peer: Peer) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def self_fresh(name: str, edges: Edges, *, runtime: str = "") -> dict[str, Any]:
         return _done(peer)
 
     try:
-        peer = _chosen(name, runtime, edges)
+        peer = _chosen(name, "", edges)
     except InstarError as error:
         return _failed(name, "self-fresh", unknown(error), edges)
     return _tried(one, peer, "self-fresh", edges)
@@ -232,11 +232,6 @@ def _require_ours(peer: Peer, edges: Edges) -> None:
         raise Refused(f"{managed.by}-managed", managed.why)
 
 
-def _patience(edges: Edges) -> float:
-    rules = edges.policy()
-    return rules.boot_deadline_s + rules.ready_gate_s
-
-
 def _each(name: str, runtime: str, edges: Edges, one: Callable[[Peer], dict[str, Any]], verb: str) -> dict[str, Any]:
     """Do it to a peer in all its clients, unless one is named; the first that fails is what is told."""
     try:
@@ -264,7 +259,7 @@ def _end(identity: str, edges: Edges, by: str = "stop") -> str:
     """End a session that lives, whatever it is at; return "", or the word for why it lives still. Raise InstarError."""
     word = ""
     for _ in range(ROUNDS):
-        with held(edges, identity, _patience(edges)):
+        with held(edges, identity, edges.policy().start_s):
             life = edges.live(identity)
             if life.state == "alive" and life.session is None:
                 watch(identity, life, edges, is_new=False)
@@ -272,7 +267,7 @@ def _end(identity: str, edges: Edges, by: str = "stop") -> str:
         if life.state == "indeterminate":
             return "liveness-indeterminate"
         if life.state == "dead":
-            tell(look_after(identity, edges, _patience(edges)), edges)
+            tell(look_after(identity, edges, edges.policy().start_s), edges)
             return ""
         if life.session is None:
             return "no-record"

@@ -13,7 +13,7 @@ from instar.errors import InstarError
 from instar.lifecycle import attempt
 from instar.lifecycle.clients.messages import unfit
 from instar.lifecycle.held import held
-from instar.lifecycle.memory.marks import clean_topic
+from instar.lifecycle.memory.topics import clean_topic
 from instar.lifecycle.orders import AGAIN_S, ARRIVED, Order, Refused, result, unknown
 from instar.lifecycle.tending import heal
 from instar.lifecycle.watching import watch
@@ -30,7 +30,7 @@ def wake(order: Order, edges: Edges) -> dict[str, Any]:
     Return `status` ("READY" or "FAILED"), `woke` (whether it was started for it), `cause` (a stable word), `reason` (a
     sentence for people), `taskDelivered`, `retryAfter` (seconds; None where trying again is no use, or none is needed),
     `stopped`, `resumable` (`{sessionId, idleMinutes, tokens, command}` of what there is to take up, or None), `mode`
-    ("fresh", "resume", "live", "refused" or "fail"), `identity`, `runtime`, `sessionId`, `delivery` (`{fate, why}`, or
+    ("fresh", "resume", "live", or one of `Refused`), `identity`, `runtime`, `sessionId`, `delivery` (`{fate, why}`, or
     None) and `dialog` (the name of the one that it waits at, or None).
 
     A peer that lives already is READY, with `taskDelivered` False unless the order says to deliver.
@@ -39,7 +39,8 @@ def wake(order: Order, edges: Edges) -> dict[str, Any]:
     try:
         peer = _peer(order, edges)
         _require_allowed(peer, edges, "")
-        with held(edges, peer.identity, _patience(order, edges)):
+        seconds = edges.policy().start_s if order.waits_s is None else order.waits_s
+        with held(edges, peer.identity, seconds):
             return _alone(order, peer, edges)
     except BusyError as error:
         refused = Refused("wake-lock-held", f"{error}; try again", retryAfter=AGAIN_S)
@@ -77,13 +78,6 @@ def _require_allowed(peer: Peer, edges: Edges, when: str) -> None:
     if edges.marks.stopped(peer.identity):
         cause = f"stopped{when}"
         raise Refused(cause, f"{peer.name} was stopped: instar-peers start {peer.name}", stopped=True)
-
-
-def _patience(order: Order, edges: Edges) -> float:
-    if order.waits_s is not None:
-        return order.waits_s
-    rules = edges.policy()
-    return rules.boot_deadline_s + rules.ready_gate_s
 
 
 def _alone(order: Order, peer: Peer, edges: Edges) -> dict[str, Any]:

@@ -6,20 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from instar.errors import InstarError
-from instar.names import RUNTIMES
+from instar.names import names_of
 
 if TYPE_CHECKING:
     from instar.lifecycle.edges import Edges, Life
 
 State = dict[str, Any]
-
-
-def names_of(identity: str) -> tuple[str, str]:
-    """Return the runtime and the name of an identity; ("", "") for what is no peer's."""
-    for runtime in RUNTIMES:
-        if identity.startswith(f"{runtime}-"):
-            return runtime, identity[len(runtime) + 1 :]
-    return "", ""
 
 
 def watch(identity: str, life: Life, edges: Edges, *, is_new: bool) -> str:
@@ -35,11 +27,10 @@ def watch(identity: str, life: Life, edges: Edges, *, is_new: bool) -> str:
     before: State | None = None
     with suppress(InstarError):
         before = edges.marks.session(identity)
-    after = _state(identity, life, before, None if not is_new else edges.clock.wall(), edges.clock.wall())
-    if after == before:
-        return "; ".join(whys)
+    after = _state(identity, life, before, edges.clock.wall(), is_new=is_new)
     try:
-        edges.marks.save_session(identity, after)
+        if after != before:
+            edges.marks.save_session(identity, after)
     except InstarError as error:
         whys.append(str(error))
     return "; ".join(whys)
@@ -51,11 +42,11 @@ def woke_at(state: State | None) -> float | None:
     return at / 1000 if isinstance(at, (int, float)) and not isinstance(at, bool) else None
 
 
-def _state(identity: str, life: Life, before: State | None, new_at: float | None, now: float) -> State:
+def _state(identity: str, life: Life, before: State | None, now: float, *, is_new: bool) -> State:
     """Return what the file is to hold; what a person or a later version put into it stays."""
     runtime, name = names_of(identity)
     is_same = before is not None and life.agent is not None and before.get("agent") == life.agent
-    woke = new_at if new_at is not None else woke_at(before) if is_same else None
+    woke = woke_at(before) if is_same and not is_new else None
     said: State = {
         "identity": identity,
         "runtime": runtime,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATA: Final = ".instar/server-data"
+PLACE: Final = f"{DATA}/endpoint.json"
 LOCK_S: Final = 0.3
 PORTS: Final = range(1, 65536)
 
@@ -56,7 +57,7 @@ def endpoint(root: Path) -> Endpoint | None:
 
 def recorded(root: Path) -> Endpoint | None:
     """Return the server that is written down, dead or alive; None without one that can be read."""
-    values = _object(root / DATA / "endpoint.json")
+    values = _object(root / PLACE)
     port, pid, start = values.get("port"), values.get("pid"), values.get("start")
     if type(port) is not int or port not in PORTS or type(pid) is not int or pid < 1 or not isinstance(start, str):
         return None
@@ -65,14 +66,14 @@ def recorded(root: Path) -> Endpoint | None:
 
 def publish(root: Path, found: Endpoint) -> None:
     """Write down where the server is. Raise OSError."""
-    replace_file(root / DATA / "endpoint.json", json.dumps(asdict(found)).encode() + b"\n")
+    replace_file(root / PLACE, json.dumps(asdict(found)).encode() + b"\n")
 
 
 def withdraw(root: Path, found: Endpoint) -> None:
     """Remove what `found` wrote down, and nothing that another server has written since."""
     if recorded(root) == found:
         with suppress(OSError):
-            (root / DATA / "endpoint.json").unlink()
+            (root / PLACE).unlink()
 
 
 def prepare(root: Path) -> None:

@@ -28,16 +28,15 @@ class JobError(Exception):
 class Lane:
     """So many requests at a time, each with a thread of its own; the others wait for a place, and not for ever."""
 
-    def __init__(self, name: str, places: int, wait_s: float = WAIT_S) -> None:
+    def __init__(self, name: str, places: int) -> None:
         self._pool = ThreadPoolExecutor(places, thread_name_prefix=name)
         self._free = asyncio.Semaphore(places)
-        self._wait_s = wait_s
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Hold a place till the end of the block. Raise Shed when none was free in time."""
         try:
-            await asyncio.wait_for(self._free.acquire(), self._wait_s)
+            await asyncio.wait_for(self._free.acquire(), WAIT_S)
         except asyncio.TimeoutError:
             raise Shed from None
         try:

@@ -18,7 +18,18 @@ from instar.config import load
 from instar.errors import InstarError
 from instar.server import logs
 from instar.server.app import App
-from instar.server.endpoint import PORTS, Endpoint, Lock, only_server, prepare, publish, start_of, token, withdraw
+from instar.server.endpoint import (
+    PLACE,
+    PORTS,
+    Endpoint,
+    Lock,
+    only_server,
+    prepare,
+    publish,
+    start_of,
+    token,
+    withdraw,
+)
 from instar.server.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -179,7 +190,7 @@ def _stay_one(root: Path, here: Endpoint, server: _Server) -> None:
         server.should_exit = True
     elif server.started and not server.should_exit:
         with suppress(OSError):
-            if not (root / ".instar/server-data/endpoint.json").exists():
+            if not (root / PLACE).exists():
                 publish(root, here)
 
 

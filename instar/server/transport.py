@@ -40,7 +40,7 @@ _log: Final = logging.getLogger(__name__)
 class Refusal(Exception):  # noqa: N818 - an answer
     """A request is answered with this status and this error; a connection whose rest is not wanted is closed."""
 
-    def __init__(self, status: int, error: str, *, is_last: bool = False, **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, status: int, error: str, *, is_last: bool = False, **more: Any) -> None:  # noqa: ANN401 - what JSON holds
         super().__init__(error)
         self.status = status
         self.body = {"error": error, **more}

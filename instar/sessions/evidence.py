@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from instar.sessions.screens.client_status import ClientStatus
     from instar.sessions.screens.screen import Screen
     from instar.sessions.transcripts.probe import Change, Probe
-    from instar.sessions.transcripts.turns import Turn
+    from instar.sessions.transcripts.turn import Turn
 
 CLAUDE: Final = "claude-code"
 LEAST_SPAN_S: Final = 1.0  # over which processor time tells whether something works

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from instar.services import Services
 from instar.sessions import classifier
-from instar.sessions.clock import Clock
 from instar.sessions.evidence import Host, Sight
 from instar.sessions.machine import processes
 from instar.sessions.machine.tmux import Tmux
@@ -22,6 +20,8 @@ from instar.sessions.transcripts.probe import Unresolved
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from instar.services import Services
+    from instar.sessions.clock import Clock
     from instar.sessions.evidence import Marks
     from instar.sessions.machine.processes import Table
     from instar.sessions.machine.tmux import View
@@ -40,13 +40,9 @@ class Lookout:
     """
 
     calibration: Calibration
-    tokens_since: Callable[[str, float], int | None] = lambda _session, _since: None
-    clock: Clock = field(default_factory=Clock)
-    services: Services = field(default_factory=Services)
-
-    def look(self, sessions: Sequence[Session], marks: Mapping[str, Marks], policy: Policy) -> list[Seen]:
-        """Return what is seen of each session; `marks` are those of the last look, by the sessions' ids."""
-        return [seen(sight) for sight in self.sights(sessions, marks, policy)]
+    tokens_since: Callable[[str, float], int | None]
+    clock: Clock
+    services: Services
 
     def learn(self, sights: Sequence[Sight]) -> None:
         """Remember how the clients' versions look, where screen and transcript agree."""
@@ -62,7 +58,10 @@ class Lookout:
         policy: Policy,
         lifted: Collection[str] = (),
     ) -> list[Sight]:
-        """Return the sessions as they are seen, to be judged or explained without the `lifted` gates."""
+        """Return the sessions as they are seen, to be judged or explained without the `lifted` gates.
+
+        `marks` are those of the last look, by the sessions' ids.
+        """
         host = self._host(policy)
         blind = [Sight(each, host, marks.get(each.id, {})) for each in sessions]
         views = _views([sight for sight in blind if sight.tmux], policy, lifted)

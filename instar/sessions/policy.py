@@ -1,4 +1,4 @@
-"""What the operator wants of the reaper: the switch, and the configuration in the units that code counts in."""
+"""What the operator wants of the reaper: the configuration in the units that code counts in."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Policy:
         return self.mode == "live" and not self.faults
 
 
-def policy(config: Mapping[str, Any], switched: Mode | None = None) -> Policy:
-    """Return what holds by a project's configuration as it stands in its file, and by the switch, if it was set."""
+def policy(config: Mapping[str, Any]) -> Policy:
+    """Return what holds by a project's configuration as it stands in its file; the switch is above it."""
     whole = effective(dict(config))
     reaper: dict[str, Any] = whole["monitoring"]["sessionReaper"]
     sessions, pressure = whole["sessions"], reaper["pressure"]
@@ -79,7 +79,7 @@ def policy(config: Mapping[str, Any], switched: Mode | None = None) -> Policy:
     minute = 60.0
     window = reaper["confirmWindowMinutes"] * minute
     return Policy(
-        mode=switched or configured,
+        mode=configured,
         faults=tuple(each for each in problems(config) if each.startswith(tuple(f'key "{block}' for block in _BLOCKS))),
         protected=tuple(sessions["protected"]),
         tick_s=reaper["tickIntervalSec"],

@@ -1,8 +1,8 @@
 """The records of the sessions of a project, as the event hook writes them, and the one way to change them here.
 
 One JSON file a session in `.instar/state/sessions`; what a record holds is said in `hooks/session_event_hook.py`.
-Parking adds `reaping` while it lasts (`pid`, `start`, `boot` and the like of who does it), and `parked` (`at`, `by`,
-`reason`, `resume`, `freed` in bytes); `parks` are the times of the latest ones.
+Parking adds `reaping` while it lasts (`pid`, `by`, `reason`, `at`; `told` once the client was told to end), and
+`parked` (`id`, `at`, `by`, `reason`, `resume`, `freed` in bytes); `parks` are the times of the latest ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Edit = Callable[[dict[str, Any]], "dict[str, Any] | None"]
 
-FOLDER = ".instar/state/sessions"
+FOLDER: Final = ".instar/state/sessions"
 LOCK: Final = ".lock"  # the hooks take the same
 LOCK_S: Final = 1.0
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
-
-import psutil
 
 from instar.config import PATH, load, problems
 from instar.errors import InstarError
+from migrator.doctor import server
 from migrator.doctor.findings import Examined, Finding, ok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GATE_ON: Final = ".instar/server-data/gate-on"
-ENDPOINT: Final = ".instar/server-data/endpoint.json"
 _START: Final = "instar-server start, or switch the gate off with instar-gate mode off"
 
 
@@ -41,12 +38,11 @@ def check_gate(examined: Examined) -> Iterator[Finding]:
         yield ok("gate", "the stop gate is off")
         return
     try:
-        mode = place.read_text(encoding="ascii").split()[:1]
-        endpoint = json.loads((examined.root / ENDPOINT).read_bytes())
-        is_alive = psutil.pid_exists(endpoint["pid"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        mode, is_alive = [], False
-    if is_alive:
-        yield ok("gate", f"the stop gate is on ({' '.join(mode)}), and its server runs")
+        mode = "".join(place.read_text(encoding="ascii").split()[:1])
+        is_judged = server.runs(examined.root)
+    except (OSError, ValueError):
+        mode, is_judged = "", False
+    if is_judged:
+        yield ok("gate", f"the stop gate is on ({mode}), and its server runs")
     else:
         yield Finding("gate-without-server", "error", "the stop gate is on and its server does not run", _START)

@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
 from migrator.doctor.settings_files import SettingsFile, read_settings
+from migrator.plain import plain_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from migrator.project import Project
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Level = Literal["error", "warning", "ok"]
 MIGRATE: Final = "instar-migrate"  # the command that mends what is ours
 DOCTOR_SESSION: Final = "instar-doctor"  # the session that the doctor fires hooks for; it owns nothing
+_LISTED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,9 @@ class Examined:
         """Return a path as a person knows it: below the project without the project."""
         place = self.root / path
         return str(place.relative_to(self.root) if place.is_relative_to(self.root) else place)
+
+    def listed(self, places: Iterable[Path]) -> str:
+        """Return the first of some paths by their names, and how many more there are."""
+        names = sorted(plain_line(self.named(place)) for place in places)
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        return ", ".join(names[:_LISTED]) + more

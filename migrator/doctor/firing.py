@@ -97,8 +97,8 @@ def _job(examined: Examined, client: Client, event: str, arguments: list[str], t
     env |= {"PWD": root, "INSTAR_DOCTOR": "1"}
     if client == "claude":
         env |= {"CLAUDE_PROJECT_DIR": root, "CLAUDECODE": "1"}
-    is_number = isinstance(timeout, (int, float)) and timeout > 0
-    seconds = min(float(timeout), SECONDS_AT_MOST) if is_number else SECONDS_AT_MOST  # type: ignore[arg-type]
+    allowed = timeout if isinstance(timeout, (int, float)) and timeout > 0 else SECONDS_AT_MOST
+    seconds = min(float(allowed), SECONDS_AT_MOST)
     return Job(arguments, root, env, seconds, payload(client, event, root))
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 from typing import TYPE_CHECKING, Final
 
 from migrator.doctor.findings import MIGRATE, Examined, Finding, broken, ok
 from migrator.doctor.programs import Job, run
 from migrator.links import leads_out
-from migrator.steps.hook_files import PYTHON
+from migrator.steps.hook_files import PYTHON, base_interpreter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +35,8 @@ def check(examined: Examined) -> Iterator[Finding]:
     said = run(_job(examined, str(python), "-I", "-S", "-c", _VERSION))
     words = said.stdout.split()
     if said.status or len(words) != len(OLDEST) or not all(word.isdecimal() for word in words):
-        yield Finding("interpreter-broken", "error", f"{PYTHON} ({_target(python)}) does not run Python", _CHOOSE)
+        text = f"{PYTHON} ({os.path.realpath(python)}) does not run Python"
+        yield Finding("interpreter-broken", "error", text, _CHOOSE)
         return
     version = ".".join(words)
     if tuple(map(int, words)) < OLDEST:
@@ -54,8 +54,8 @@ def _cost(examined: Examined, python: Path, version: str) -> Finding:
     """Return what a start costs: too much where the interpreter behind a shim starts twice as fast by itself."""
     start = _milliseconds(examined, str(python))
     shell = _milliseconds(examined, "/bin/sh")
-    base = getattr(sys, "_base_executable", None) or sys.executable
-    if _target(python) != os.path.realpath(base) and (faster := _milliseconds(examined, base)) * 2 <= start:
+    base = base_interpreter()
+    if os.path.realpath(python) != os.path.realpath(base) and (faster := _milliseconds(examined, base)) * 2 <= start:
         text = f"{PYTHON} starts in {start:.0f} ms, at every stop; {base} takes {faster:.0f} ms"
         return Finding("interpreter-slow", "warning", text, _CHOOSE)
     ratio = start / max(shell, 0.001)
@@ -70,7 +70,3 @@ def _milliseconds(examined: Examined, program: str) -> float:
 
 def _job(examined: Examined, *arguments: str) -> Job:
     return Job(arguments, str(examined.root), dict(examined.environ), _SECONDS)
-
-
-def _target(python: Path) -> str:
-    return os.path.realpath(python)

@@ -103,9 +103,7 @@ def check_files(examined: Examined) -> Iterator[Finding]:
         if time.time() - place.lstat().st_mtime > _HOUR_S
     ]
     if found:
-        names = ", ".join(sorted(examined.named(place) for place in found)[:5])
-        more = f" and {len(found) - 5} more" if len(found) > 5 else ""  # noqa: PLR2004 - as many as above
-        text = f"left behind by commands that were killed: {names}{more}"
+        text = f"left behind by commands that were killed: {examined.listed(found)}"
         yield Finding("leftover-files", "warning", text, "delete them: nothing uses them any more")
     ignore = examined.root / IGNORE
     if text := in_git.told(examined.root):

@@ -8,11 +8,11 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
-
 from instar.config import PATH, effective, load
 from instar.errors import InstarError
+from migrator.doctor import server
 from migrator.doctor.findings import Examined, Finding, ok
+from migrator.plain import plain_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
 AGENTS: Final = ".instar/agents"
 LIFECYCLE: Final = ".instar/state/lifecycle"
-ENDPOINT: Final = ".instar/server-data/endpoint.json"
 PROGRAMS: Final = {"claude-code": "claude", "codex-cli": "codex"}
 LEFT: Final = (".idle-reaped.inuse", ".session.reaping")  # while a wake, or the end of a session, is under way
 _HOUR_S: Final = 3600.0
 _BYTES: Final = 2**20
-_NAMED: Final = 5
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -47,7 +45,7 @@ def check(examined: Examined) -> Iterator[Finding]:
 def _broken(examined: Examined, profiles: dict[Path, dict[str, Any] | str]) -> Iterator[Finding]:
     for place, why in profiles.items():
         if isinstance(why, str):
-            text = f"{_line(examined.named(place))} is no profile of a peer: {why}"
+            text = f"{plain_line(examined.named(place))} is no profile of a peer: {why}"
             yield Finding("peer-broken", "warning", text, "mend it, or instar-peers remove NAME")
 
 
@@ -63,7 +61,7 @@ def _missing(examined: Examined, sound: dict[str, dict[str, Any]]) -> Iterator[F
                 yield Finding("peer-program-missing", "warning", text, fix)
         cwd = examined.root / values.get("cwd", ".")
         if not cwd.is_dir():
-            text = f"the peer {name} cannot be woken: {_line(cwd)} is no folder"
+            text = f"the peer {name} cannot be woken: {plain_line(cwd)} is no folder"
             yield Finding("peer-folder-missing", "warning", text, f"make it, or change cwd in {AGENTS}/{name}.json")
     if sound and not shutil.which("tmux", path=examined.environ.get("PATH", "")):
         yield Finding("peers-without-tmux", "warning", "no peer can be woken: tmux is not on PATH", "install tmux")
@@ -75,18 +73,10 @@ def _unattended(examined: Examined, sound: dict[str, dict[str, Any]]) -> Iterato
         is_enabled = effective(load(examined.root))["lifecycle"]["enabled"]
     except InstarError:  # told by another check
         return
-    if sound and is_enabled and not _is_served(examined.root / ENDPOINT):
+    if sound and is_enabled and not server.runs(examined.root):
         text = "lifecycle.enabled is true, and no server runs: nobody looks after the peers"
         fix = f"instar-server start, now and then instar-peers supervise --once, or set it to false in {PATH}"
         yield Finding("peers-without-server", "warning", text, fix)
-
-
-def _is_served(place: Path) -> bool:
-    try:
-        pid = json.loads(place.read_bytes())["pid"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
-    return isinstance(pid, int) and psutil.pid_exists(pid)
 
 
 def _left(examined: Examined) -> Iterator[Finding]:
@@ -94,13 +84,11 @@ def _left(examined: Examined) -> Iterator[Finding]:
     places = [
         place
         for end in LEFT
-        for place in sorted((examined.root / LIFECYCLE).glob(f"*{end}"))
+        for place in (examined.root / LIFECYCLE).glob(f"*{end}")
         if now - place.lstat().st_mtime > _HOUR_S
     ]
     if places:
-        names = ", ".join(_line(examined.named(place)) for place in places[:_NAMED])
-        more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-        text = f"a wake or an end broke off, and nobody has settled it since: {names}{more}"
+        text = f"a wake or an end broke off, and nobody has settled it since: {examined.listed(places)}"
         yield Finding("peer-broken-off", "warning", text, "instar-peers supervise --once settles it")
 
 
@@ -135,8 +123,3 @@ def _shape(values: dict[str, Any]) -> dict[str, Any] | str:
 def _runtimes(values: dict[str, Any]) -> list[Any]:
     found = values.get("runtimes") or [values.get("runtime")]
     return found if isinstance(found, list) else []
-
-
-def _line(text: object) -> str:
-    """Return what somebody wrote as one line that steers no terminal."""
-    return "".join(each if each.isprintable() else " " for each in str(text))[:200].strip()

@@ -87,18 +87,17 @@ def _listen(process: subprocess.Popen[bytes], stdin: bytes, ends_at: float) -> t
         process.stdin.write(stdin)  # far less than a pipe takes at once
     with suppress(BrokenPipeError):
         process.stdin.close()
-    said = {process.stdout: b"", process.stderr: b""}
+    said = {pipe.fileno(): b"" for pipe in (process.stdout, process.stderr) if pipe}
     with selectors.DefaultSelector() as selector:
-        for pipe in said:
-            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+        for output in said:
+            selector.register(output, selectors.EVENT_READ)
         while selector.get_map():
             ready = selector.select(max(0.0, ends_at - time.monotonic()))
             for key, _ in ready:
-                pipe = key.fileobj  # type: ignore[assignment]
                 chunk = os.read(key.fd, 8192)
-                said[pipe] += chunk
+                said[key.fd] += chunk
                 if not chunk:
-                    selector.unregister(key.fileobj)
+                    selector.unregister(key.fd)
             if not ready or max(map(len, said.values())) >= OUTPUT_AT_MOST:
                 return None, list(said.values())
     try:

@@ -8,11 +8,11 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
-
 from instar.config import PATH, effective, load, problems
 from instar.errors import InstarError
+from migrator.doctor import server
 from migrator.doctor.findings import Examined, Finding, ok
+from migrator.plain import plain_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +23,11 @@ LIFECYCLE: Final = ".instar/state/lifecycle"
 SWITCH: Final = ".instar/state/session-reaper-mode.json"
 STATE: Final = ".instar/state/session-reaper.json"
 EVENTS: Final = ".instar/logs/sentinel-events.jsonl"
-ENDPOINT: Final = ".instar/server-data/endpoint.json"
 INTENT: Final = ".idle-reaped.pending"
 _HOUR_S: Final = 3600.0
 _DAY_S: Final = 24 * _HOUR_S
 _BYTES: Final = 64 * 2**20
 _TAIL: Final = 2**20
-_NAMED: Final = 5
 _BLOCKS: Final = ('key "monitoring', 'key "sessions')
 _ENABLE: Final = "instar-sessions reaper enable"
 _STARVED: Final = "instar-sessions explain ID tells what that gate sees, reaper selftest tries a harmless session"
@@ -55,7 +53,7 @@ def _reaper(examined: Examined) -> Iterator[Finding]:
     disabled = switch.get("autoDisabled")
     if disabled is not None:
         cause = disabled.get("cause") if isinstance(disabled, dict) else disabled
-        text = f"the session reaper has stopped itself, and parks nobody: {_line(cause)}"
+        text = f"the session reaper has stopped itself, and parks nobody: {plain_line(cause)}"
         yield Finding("reaper-stopped-itself", "warning", text, f"{_ENABLE} goes on, once that is understood")
     mode = _mode(examined)
     if mode not in ("dry-run", "live"):
@@ -88,9 +86,7 @@ def _faults(examined: Examined) -> list[str]:
 
 def _ticks(examined: Examined, mode: str) -> Iterator[Finding]:
     """Yield that nobody looks: no server runs, and the last look is a day old."""
-    endpoint = _object(examined.root / ENDPOINT) or {}
-    pid = endpoint.get("pid")
-    if isinstance(pid, int) and psutil.pid_exists(pid):
+    if server.runs(examined.root):
         return
     at = (_object(examined.root / STATE) or {}).get("at")
     wall = at.get("wall") if isinstance(at, dict) else None
@@ -108,8 +104,8 @@ def _starving(examined: Examined) -> Iterator[Finding]:
             return
         if row.get("event") == "reaper-starved":
             by = row.get("keptBy")
-            gate = f" ({_line(by)})" if by else ""
-            text = f"the session reaper starves: {_line(row.get('why'))}{gate}"
+            gate = f" ({plain_line(by)})" if by else ""
+            text = f"the session reaper starves: {plain_line(row.get('why'))}{gate}"
             yield Finding("reaper-starved", "warning", text, _STARVED)
             return
 
@@ -134,17 +130,17 @@ def _leftovers(examined: Examined) -> Iterator[Finding]:
     junk = [
         place
         for folder in records.glob("*.leases")
-        for place in sorted(folder.glob("[a-z]*"))
+        for place in folder.glob("[a-z]*")
         if not (records / f"{folder.stem}.json").exists() or _is_long_over(place, now)
     ]
     if junk:
-        text = f"leases that keep nothing any more: {_listed(examined, junk)}"
+        text = f"leases that keep nothing any more: {examined.listed(junk)}"
         yield Finding("stale-leases", "warning", text, "delete them: nothing reads them any more")
     broken = [
         place for place in (examined.root / LIFECYCLE).glob(f"*{INTENT}") if now - place.stat().st_mtime > _HOUR_S
     ]
     if broken:
-        text = f"a parking broke off, and nobody has settled it since: {_listed(examined, broken)}"
+        text = f"a parking broke off, and nobody has settled it since: {examined.listed(broken)}"
         fix = "instar-sessions terminate ID --reason TEXT settles it; so does a look of a reaper that is live"
         yield Finding("parking-broken-off", "warning", text, fix)
 
@@ -153,12 +149,6 @@ def _is_long_over(place: Path, now: float) -> bool:
     """Say whether a lease expired more than a day ago."""
     expires = _epoch((_object(place) or {}).get("expiresAt"))
     return expires is not None and now - expires > _DAY_S
-
-
-def _listed(examined: Examined, places: list[Path]) -> str:
-    names = ", ".join(_line(examined.named(place)) for place in sorted(places)[:_NAMED])
-    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return f"{names}{more}"
 
 
 def _object(place: Path) -> dict[str, Any] | None:
@@ -197,8 +187,3 @@ def _epoch(text: object) -> float | None:
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo else None
-
-
-def _line(text: object) -> str:
-    """Return what somebody wrote as one line that steers no terminal."""
-    return "".join(each if each.isprintable() else " " for each in str(text))[:200].strip()

@@ -15,7 +15,8 @@ from instar.errors import InstarError
 from migrator.changes import Note
 from migrator.files import look
 from migrator.json_spans import JsonTextError, parse, put
-from migrator.shipped import is_shipped, sha256
+from migrator.manifest import SECTION_TEMPLATES, sha256
+from migrator.shipped import is_shipped
 from migrator.shipped import text as template_text
 from migrator.steps.user_files import Part, edited, restored
 
@@ -72,7 +73,6 @@ SECTIONS: Final = (
     Section("sessions", CLAUDE, "documents/sessions.md"),
     Section("peers", CLAUDE, "documents/peers.md"),
 )
-TEMPLATES: Final = {section.template for section in SECTIONS}
 
 
 def install(project: Project) -> Iterator[Change | Note]:
@@ -81,7 +81,7 @@ def install(project: Project) -> Iterator[Change | Note]:
     for path in READERS:
         if _is_linked(project, path):
             continue
-        wanted = [section for section in _wanted(project, path) if not _is_left_out(project, section, pins)]
+        wanted = _due(project, path, pins)
         if wanted:
             yield from edited(project, _part(path, wanted), "what an agent should know of us")
         elif not any(_is_pinned(section, pins) for section in SECTIONS if section.path == path):
@@ -106,7 +106,7 @@ def placed(project: Project) -> list[str]:
 
 
 def _placed_in(project: Project, path: str, pins: dict[str, Any]) -> list[str]:
-    wanted = [section for section in _wanted(project, path) if not _is_left_out(project, section, pins)]
+    wanted = _due(project, path, pins)
     try:
         found = look(project.root, path)
         put_sections(found.data.decode() if found else "", wanted)
@@ -164,6 +164,11 @@ def _wanted(project: Project, path: str) -> list[Section]:
     return [section for section in listed if section.id not in unused or section.begin in text]
 
 
+def _due(project: Project, path: str, pins: dict[str, Any]) -> list[Section]:
+    """Return those of them that the person wants there, too."""
+    return [section for section in _wanted(project, path) if not _is_left_out(project, section, pins)]
+
+
 def _is_pinned(section: Section, pins: dict[str, Any]) -> bool:
     return section.id in pins or section.name in pins
 
@@ -216,14 +221,17 @@ def _placed_before(project: Project) -> list[str]:
 def _is_linked(project: Project, path: str) -> bool:
     """Say whether CLAUDE.md is AGENTS.md by another name, where that is ours to care for: one section is enough."""
     root = project.root
-    is_cared_for = path == CLAUDE and READERS[AGENTS] in project.clients and (root / AGENTS).is_file()
-    return is_cared_for and os.path.realpath(root / CLAUDE) == os.path.realpath(root / AGENTS)
+    return _is_beside_agents(project, path) and os.path.realpath(root / CLAUDE) == os.path.realpath(root / AGENTS)
 
 
 def _brings_in(project: Project, path: str) -> bool:
     """Say whether CLAUDE.md brings AGENTS.md in, which has our sections."""
-    is_cared_for = path == CLAUDE and READERS[AGENTS] in project.clients and (project.root / AGENTS).is_file()
-    return is_cared_for and _IMPORT.search(_text_of(project, CLAUDE)) is not None
+    return _is_beside_agents(project, path) and _IMPORT.search(_text_of(project, CLAUDE)) is not None
+
+
+def _is_beside_agents(project: Project, path: str) -> bool:
+    """Say whether it is CLAUDE.md, and there is an AGENTS.md that we care for."""
+    return path == CLAUDE and READERS[AGENTS] in project.clients and (project.root / AGENTS).is_file()
 
 
 def _text_of(project: Project, path: str) -> str:
@@ -261,7 +269,7 @@ def _find(text: str, section: Section) -> re.Match[str] | None:
 
 def _is_ours(found: re.Match[str]) -> bool:
     body = found["body"].replace("\r\n", "\n").encode()
-    return any(is_shipped(template, body) for template in TEMPLATES)
+    return any(is_shipped(template, body) for template in SECTION_TEMPLATES)
 
 
 def _is_edited(text: str, section: Section) -> bool:

@@ -60,15 +60,20 @@ def _why(found: Content | None, wanted: Content, *, is_known: bool) -> str:
 def _python(project: Project) -> Iterator[Change | Note]:
     """Yield the link to the interpreter that hooks run with, where there is none that works.
 
-    It leads past virtual environments, which come and go, and past version managers, whose shims are slow.
+    What lies in the project may be anybody's, and would run at every event.
     """
     if os.access(project.root / PYTHON, os.X_OK) and leads_out(project.root, PYTHON):
-        return  # what lies in the project may be anybody's, and would run at every event
-    wanted = Content(os.fsencode(getattr(sys, "_base_executable", None) or sys.executable), is_link=True)
+        return
+    wanted = Content(os.fsencode(base_interpreter()), is_link=True)
     try:
         yield Change(PYTHON, look(project.root, PYTHON, is_link=True), wanted, "the interpreter that runs the hooks")
     except InstarError as error:
         yield Note("warning", str(error))
+
+
+def base_interpreter() -> str:
+    """Return our own, past virtual environments, which come and go, and version managers, whose shims are slow."""
+    return getattr(sys, "_base_executable", None) or sys.executable
 
 
 def uninstall(project: Project) -> Iterator[Change | Note]:

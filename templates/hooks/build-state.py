@@ -456,8 +456,8 @@ def leave(status):
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
 
 
-def text_of(event, key):
-    value = event.get(key)
+def text_of(values, key):
+    value = values.get(key)
     return value if isinstance(value, str) else ""
 
 
@@ -879,7 +879,7 @@ def is_alive(owner, mine):
 def has_tmux_session(name):
     import subprocess
 
-    socket = os.environ.get("TMUX", "").rpartition(",")[0].rpartition(",")[0]
+    socket = socket_of(os.environ)
     command = ["tmux", *(("-S", socket) if socket else ()), "has-session", "-t", f"={name}"]
     try:
         return subprocess.run(command, capture_output=True, timeout=INIT_TMUX_SECONDS, check=False).returncode == 0
@@ -940,27 +940,7 @@ def init(build, options):
     stamp = owner_stamp(options)
     with build.lock(LOCK_SECONDS):
         before, left = clear_the_way(build)
-        state = {
-            "task": task,
-            "phase": "idle",
-            "size": options.size,
-            "protection": SIZES[options.size],
-            "startedAt": now_iso(),
-            "completedAt": None,
-            "owner": stamp,
-            "currentStep": 0,
-            "totalSteps": options.total_steps,
-            "steps": [],
-            "totalTests": 0,
-            "allPassing": True,
-            "fixIterations": 0,
-            "maxFixIterations": 3,
-            "verifyIterations": 0,
-            "maxVerifyIterations": 3,
-            "reinforcementsUsed": 0,
-            "worktree": None,
-        }
-        build.save(state)
+        build.save(new_state(task, options.size, options.total_steps, stamp))
         build.audit(
             "build.initialized",
             task=task,
@@ -981,6 +961,29 @@ def init(build, options):
         **before,
         **left,
         **warnings_of(build.root, stamp),
+    }
+
+
+def new_state(task, size, total_steps, stamp):
+    return {
+        "task": task,
+        "phase": "idle",
+        "size": size,
+        "protection": SIZES[size],
+        "startedAt": now_iso(),
+        "completedAt": None,
+        "owner": stamp,
+        "currentStep": 0,
+        "totalSteps": total_steps,
+        "steps": [],
+        "totalTests": 0,
+        "allPassing": True,
+        "fixIterations": 0,
+        "maxFixIterations": 3,
+        "verifyIterations": 0,
+        "maxVerifyIterations": 3,
+        "reinforcementsUsed": 0,
+        "worktree": None,
     }
 
 
@@ -1035,9 +1038,10 @@ def transition(build, options):
             state["verifyIterations"] = whole_number(state, "verifyIterations", 0) + 1
         move(build, state, target, options.evidence)
     beat(build, state)
-    answer = {"status": "transitioned", "from": current, "to": target}
     return {
-        **answer,
+        "status": "transitioned",
+        "from": current,
+        "to": target,
         **({"archivedTo": state["archivedTo"]} if target in TERMINAL else {"next": NEXT[target]}),
     }
 
@@ -1099,13 +1103,13 @@ def step_complete(build, options):
         build.save(state)
         counted = {"tests": options.tests, "passing": options.passing, "totalTests": state["totalTests"]}
         build.audit("step.completed", step=options.number, description=options.description, **counted)
-    answer = {
+    return {
         "status": "step_completed",
         "step": options.number,
         **counted,
         "allPassing": state["allPassing"],
+        **({"repeat": True} if is_repeat else {}),
     }
-    return {**answer, **({"repeat": True} if is_repeat else {})}
 
 
 def complete(build, options):
@@ -1113,17 +1117,17 @@ def complete(build, options):
         state = existing(build)
         phase = text_of(state, "phase")
         is_repeat = phase == "complete" and "archivedTo" in state
+        if phase != "complete":
+            check_running(state)
+            check_tests(state)
+            if phase not in COMPLETE_FROM and not options.force:
+                raise Refusal(
+                    "illegal_transition",
+                    f"a build cannot be completed from {phase}",
+                    f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
+                    legal_targets=legal_targets(phase),
+                )
         if not is_repeat:
-            if phase != "complete":
-                check_running(state)
-                check_tests(state)
-                if phase not in COMPLETE_FROM and not options.force:
-                    raise Refusal(
-                        "illegal_transition",
-                        f"a build cannot be completed from {phase}",
-                        f"it can from {', '.join(COMPLETE_FROM)}; --force completes it all the same",
-                        legal_targets=legal_targets(phase),
-                    )
             move(build, state, "complete", "--force" if options.force else None)
     if not is_repeat:
         beat(build, state)
@@ -1195,13 +1199,12 @@ def status(build, _):
     if state is None:
         return {"status": "no_active_build"}
     asked = state.get("asked")
-    shown = ("currentStep", "totalSteps", "totalTests", "allPassing", "fixIterations", "maxFixIterations")
+    fixes = ("fixIterations", "maxFixIterations", "verifyIterations")
     return {
         **{key: state.get(key) for key in ("task", "phase", "size")},
         **holds(state),
         "stepsCompleted": len(latest(steps_of(state))),
-        **{key: state.get(key) for key in shown},
-        "verifyIterations": state.get("verifyIterations"),
+        **{key: state.get(key) for key in ("currentStep", "totalSteps", "totalTests", "allPassing", *fixes)},
         "elapsedMinutes": minutes_between(state.get("startedAt"), state.get("completedAt")),
         "owner": state.get("owner"),
         **({"worktree": state["worktree"]} if state.get("worktree") else {}),

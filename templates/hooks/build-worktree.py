@@ -395,8 +395,8 @@ def leave(status):
     os._exit(status)
 
 
-def text_of(event, key):
-    value = event.get(key)
+def text_of(values, key):
+    value = values.get(key)
     return value if isinstance(value, str) else ""
 
 
@@ -542,6 +542,14 @@ def end(process):
 def content(file):
     file.seek(0)
     return str(file.read().decode("utf-8", "surrogateescape"))
+
+
+def free_name(stem, ending):
+    path, number = stem + ending, 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}{ending}"
+    return path
 
 
 FOLDER = ".instar/worktrees"
@@ -789,12 +797,7 @@ def made(git, branch, *, is_reused):
 
 
 def free_path(root, branch):
-    stem = path = f"{FOLDER}/{branch.replace('/', '-')}"
-    number = 1
-    while os.path.lexists(os.path.join(root, path)):
-        number += 1
-        path = f"{stem}-{number}"
-    return path
+    return os.path.relpath(free_name(os.path.join(root, FOLDER, branch.replace("/", "-")), ""), root)
 
 
 def record(build, worktree, **cleaned):

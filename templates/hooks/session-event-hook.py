@@ -263,116 +263,6 @@ def enclosed(opening, items, closing, indent, level):
 TERMINAL = ("complete", "failed", "escalated")
 
 
-def owned(build, me):
-    state = build.load()
-    if state is None or state.get("phase") in TERMINAL:
-        return None
-    stamp = claim(state.get("owner"), me)
-    return None if stamp is None else (state, stamp)
-
-
-def claim(owner, me):
-    stamp = owner if isinstance(owner, dict) else {}
-    session, tmux = word(stamp, "session"), word(stamp, "tmux")
-    if not session and not tmux:
-        return None
-    agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
-    if session and session == me.session:
-        # Resumed in a new process: that one is the agent from now on, so that a later `/clear` finds its owner.
-        return {} if agent and me.lives(agent) else changes(stamp, me)
-    if agent:
-        mine = me.agent()
-        if mine and all(agent.get(key) == mine[key] for key in mine):
-            return changes(stamp, me)
-        if me.lives(agent):
-            return None
-    return changes(stamp, me) if tmux and is_same_pane(stamp, me.tmux()) else None
-
-
-def is_same_pane(stamp, mine):
-    if mine["tmux"] != stamp["tmux"]:
-        return False
-    if "tmuxServer" in stamp and "tmuxServer" in mine and stamp["tmuxServer"] != mine["tmuxServer"]:
-        return False
-    pane = stamp.get("pane")
-    return pane is None or "pane" not in mine or pane == mine["pane"] or pane not in mine["panes"]
-
-
-def changes(stamp, me):
-    mine = {"session": me.session, "agent": me.agent()}
-    return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
-
-
-def word(stamp, key):
-    value = stamp.get(key)
-    return value.strip() if isinstance(value, str) else ""
-
-
-INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
-
-
-def installed_root(script):
-    folder = os.path.dirname(os.path.abspath(script))
-    root = os.path.normpath(os.path.join(folder, "..", "..", ".."))
-    return main_checkout(root) if folder == os.path.join(root, INSTALLED_BELOW) else None
-
-
-def main_checkout(folder):
-    try:
-        with open(os.path.join(folder, ".git"), encoding="utf-8", errors="surrogateescape") as file:
-            line = file.read(1 << 16)
-    except OSError:  # a folder: this is a main checkout; missing: no checkout at all
-        return folder
-    if not line.startswith("gitdir: "):
-        return folder
-    git_folder = os.path.normpath(os.path.join(folder, line[len("gitdir: ") :].rstrip("\n")))
-    main, separator, _ = git_folder.rpartition(os.sep + os.path.join(".git", "worktrees") + os.sep)
-    return main if separator else folder
-
-
-EVENT_BYTES_AT_MOST = 8 * 1024 * 1024
-EVENT_SECONDS_AT_MOST = 0.8
-
-
-def secure_standard_streams():
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
-
-
-def read_event(fd = 0):
-    import select  # not at the top: a start with nothing to read must not pay for it
-
-    deadline = time.monotonic() + EVENT_SECONDS_AT_MOST
-    received = bytearray()
-    try:
-        while len(received) < EVENT_BYTES_AT_MOST:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([fd], [], [], left)[0]:
-                break
-            chunk = os.read(fd, 1 << 16)
-            received += chunk
-            if not chunk:
-                break
-            if len(chunk) < 1 << 16 and chunk.rstrip().endswith(b"}"):
-                event = parse_event(received)
-                if event:
-                    return event
-    except (OSError, ValueError):
-        pass
-    return parse_event(received)
-
-
-def parse_event(received):
-    try:
-        event = loads(received.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
 def replace_file(path, data, mode = 0o600):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
@@ -476,6 +366,120 @@ def complain(text):
         os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         pass
+
+
+def text_of(values, key):
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def owned(build, me):
+    state = build.load()
+    if state is None or state.get("phase") in TERMINAL:
+        return None
+    stamp = claim(state.get("owner"), me)
+    return None if stamp is None else (state, stamp)
+
+
+def claim(owner, me):
+    stamp = owner if isinstance(owner, dict) else {}
+    session, tmux = text_of(stamp, "session").strip(), text_of(stamp, "tmux").strip()
+    if not session and not tmux:
+        return None
+    agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
+    if session and session == me.session:
+        # Resumed in a new process: that one is the agent from now on, so that a later `/clear` finds its owner.
+        return {} if agent and me.lives(agent) else changes(stamp, me)
+    if agent:
+        mine = me.agent()
+        if mine and all(agent.get(key) == mine[key] for key in mine):
+            return changes(stamp, me)
+        if me.lives(agent):
+            return None
+    return changes(stamp, me) if tmux and is_same_pane(stamp, me.tmux()) else None
+
+
+def is_same_pane(stamp, mine):
+    if mine["tmux"] != stamp["tmux"]:
+        return False
+    if "tmuxServer" in stamp and "tmuxServer" in mine and stamp["tmuxServer"] != mine["tmuxServer"]:
+        return False
+    pane = stamp.get("pane")
+    return pane is None or "pane" not in mine or pane == mine["pane"] or pane not in mine["panes"]
+
+
+def changes(stamp, me):
+    mine = {"session": me.session, "agent": me.agent()}
+    return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
+
+
+INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
+
+
+def installed_root(script):
+    folder = os.path.dirname(os.path.abspath(script))
+    root = os.path.normpath(os.path.join(folder, "..", "..", ".."))
+    return main_checkout(root) if folder == os.path.join(root, INSTALLED_BELOW) else None
+
+
+def main_checkout(folder):
+    try:
+        with open(os.path.join(folder, ".git"), encoding="utf-8", errors="surrogateescape") as file:
+            line = file.read(1 << 16)
+    except OSError:  # a folder: this is a main checkout; missing: no checkout at all
+        return folder
+    if not line.startswith("gitdir: "):
+        return folder
+    git_folder = os.path.normpath(os.path.join(folder, line[len("gitdir: ") :].rstrip("\n")))
+    main, separator, _ = git_folder.rpartition(os.sep + os.path.join(".git", "worktrees") + os.sep)
+    return main if separator else folder
+
+
+EVENT_BYTES_AT_MOST = 8 * 1024 * 1024
+EVENT_SECONDS_AT_MOST = 0.8
+
+
+def secure_standard_streams():
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor: this one
+
+
+def read_event(fd = 0):
+    import select  # not at the top: a start with nothing to read must not pay for it
+
+    deadline = time.monotonic() + EVENT_SECONDS_AT_MOST
+    received = bytearray()
+    try:
+        while len(received) < EVENT_BYTES_AT_MOST:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                break
+            chunk = os.read(fd, 1 << 16)
+            received += chunk
+            if not chunk:
+                break
+            if len(chunk) < 1 << 16 and chunk.rstrip().endswith(b"}"):
+                event = parse_event(received)
+                if event:
+                    return event
+    except (OSError, ValueError):
+        pass
+    return parse_event(received)
+
+
+def parse_event(received):
+    try:
+        event = loads(received.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def prompt_id(event):
+    return text_of(event, "prompt_id") or text_of(event, "turn_id")
 
 
 class Lock:
@@ -639,11 +643,6 @@ class Build:
             self.unaudited.append(Trouble("unaudited", text))
 
 
-def text_of(event, key):
-    value = event.get(key)
-    return value if isinstance(value, str) else ""
-
-
 ROLE = "session-event-hook"
 LOCK_SECONDS = 1.0
 PROMPT_CHARACTERS_KEPT = 200
@@ -789,10 +788,6 @@ def is_fork(record, old):
     if old.get("status") not in ALIVE:
         return old.get("endedReason") == "forked" and "source" not in record
     return record.get("source") == "fork" or ("source" not in record and old.get("source") == "resume")
-
-
-def prompt_id(event):
-    return text_of(event, "prompt_id") or text_of(event, "turn_id")
 
 
 def is_notice(event):

@@ -136,8 +136,8 @@ def complain(text):
 KINDS = {dict: "an object", list: "a list", int: "a whole number"}
 
 
-def text_of(event, key):
-    value = event.get(key)
+def text_of(values, key):
+    value = values.get(key)
     return value if isinstance(value, str) else ""
 
 
@@ -439,7 +439,7 @@ def owned(build, me):
 
 def claim(owner, me):
     stamp = owner if isinstance(owner, dict) else {}
-    session, tmux = word(stamp, "session"), word(stamp, "tmux")
+    session, tmux = text_of(stamp, "session").strip(), text_of(stamp, "tmux").strip()
     if not session and not tmux:
         return None
     agent = stamp.get("agent") if isinstance(stamp.get("agent"), dict) else None
@@ -467,11 +467,6 @@ def is_same_pane(stamp, mine):
 def changes(stamp, me):
     mine = {"session": me.session, "agent": me.agent()}
     return {key: value for key, value in mine.items() if value and stamp.get(key) != value}
-
-
-def word(stamp, key):
-    value = stamp.get(key)
-    return value.strip() if isinstance(value, str) else ""
 
 
 INSTALLED_BELOW = os.path.join(".instar", "hooks", "instar")
@@ -542,15 +537,18 @@ def parse_event(received):
     return event if isinstance(event, dict) else {}
 
 
+def let_go(root, role, trouble):
+    message = tell(root, role, trouble)
+    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
+
+
 def block(reason):
     return {"decision": "block", "reason": reason}
 
 
 def answer(reply, fd = 1):
-    unsent = memoryview(dumps(reply).encode("ascii"))
     try:
-        while unsent:
-            unsent = unsent[os.write(fd, unsent) :]
+        write_all(fd, dumps(reply).encode("ascii"))
     except OSError:
         pass
 
@@ -815,9 +813,9 @@ def main():
         try:
             reply = route(root, read_event())
         except Trouble as trouble:
-            reply = let_go(root, trouble)
+            reply = let_go(root, ROLE, trouble)
         except Exception as error:  # noqa: BLE001 - a hook that dies holds nobody and says nothing
-            reply = let_go(root, Trouble("unexpected", f"{type(error).__name__}: {error}"))
+            reply = let_go(root, ROLE, Trouble("unexpected", f"{type(error).__name__}: {error}"))
     answer(reply)
     return 0
 
@@ -942,11 +940,6 @@ def parsed(received):
         told = status[0].decode("ascii", "replace") if status else "nothing"
         raise Trouble("server_refused", f"the server of the stop gate answered with no verdict: {told:.20}")
     return reply
-
-
-def let_go(root, trouble):
-    message = tell(root, ROLE, trouble)
-    return {"systemMessage": f"{message} The stop was allowed."} if message else ALLOW
 
 
 if __name__ == "__main__":

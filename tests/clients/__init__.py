@@ -9,6 +9,10 @@
 ``claude``          ``Claude``: headless prompts and conversations
 ``codex``           ``Codex``: headless prompts
 ``tui``             both clients interactive, under a private tmux server
+``builds``          builds that the model starts by its own shell
+``gated``           a project with a stop gate that judges
+``reaped``          clients in panes, and a reaper that looks at them
+``peers``           clients that are peers, woken and parked
 ``waiting``         waiting for a condition, with a deadline
 ==================  ===========================================================================
 

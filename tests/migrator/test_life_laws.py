@@ -533,7 +533,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=100, stateful_step_count=8, deadline=None)
+TestLife.settings = settings(max_examples=50, stateful_step_count=8, deadline=None)
 
 
 # What a life can bring that the machine above leaves out

@@ -32,7 +32,7 @@ from tests.properties.model import PHASES, WAYS, Checkout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PARTS = 4
+PARTS = 2
 MACHINE = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )

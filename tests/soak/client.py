@@ -24,11 +24,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from terminal import TAKES_PASTES, composer, read_keys
+
 HERE, CWD, CLIENT = Path(os.environ["SOAK"]), Path.cwd(), Path(sys.executable).name
 IS_CODEX = CLIENT == "codex"
 SETTINGS = CWD / (".codex/hooks.json" if IS_CODEX else ".claude/settings.json")
 TITLE, BUSY_TITLE = (CWD.name, f"⠋ {CWD.name}") if IS_CODEX else ("✳ Claude Code", "⠂ Soak")
-RULE = "─" * 60
 EXCUSE = "I'll stop here to preserve context; the rest can be done in a fresh session."
 TRIES = 60  # no hook holds for longer, or all is lost
 BUILD_STATE = [f"{CWD}/.instar/state/python", f"{CWD}/.instar/hooks/instar/build-state.py"]
@@ -55,10 +58,10 @@ def frame(typed: str, said: str, *, is_busy: bool) -> str:
     """Return what the clients draw."""
     if IS_CODEX:
         above = "• Working (1s • esc to interrupt)" if is_busy else f"• {said}\r\n\r\n  Worked for 1s • 05:58"
-        composer = typed or "\x1b[2mAsk Codex to do anything\x1b[0m"
-        return f"{above}\r\n\r\n› {composer}\r\n\r\n  gpt-5 default · ~/demo\r\n  ? for shortcuts\r\n"  # noqa: RUF001
-    above, footer = "✶ Soaking…" if is_busy else f"● {said}", "" if typed else "  ? for shortcuts"
-    return f"{above}\r\n\r\n{RULE}\r\n❯ {typed}\r\n{RULE}\r\n{footer}\r\n"  # noqa: RUF001
+        shown = typed or "\x1b[2mAsk Codex to do anything\x1b[0m"
+        return f"{above}\r\n\r\n› {shown}\r\n\r\n  gpt-5 default · ~/demo\r\n  ? for shortcuts\r\n"  # noqa: RUF001
+    above = "✶ Soaking…" if is_busy else f"● {said}"
+    return f"{above}\r\n\r\n{composer(typed)}"
 
 
 class Client:
@@ -175,10 +178,7 @@ class Client:
         typed = ""
         while True:
             self.draw(typed)
-            keys = read()
-            while keys.count("\x1b[200~") != keys.count("\x1b[201~"):
-                keys += read()
-            for paste, key in re.findall(r"\x1b\[200~(.*?)\x1b\[201~|(.)", keys, re.DOTALL):
+            for paste, key in read_keys():
                 if key not in ("\r", "\n"):
                     typed += paste or key
                 elif typed.strip():
@@ -186,16 +186,12 @@ class Client:
                     self.take(text)
 
 
-def read() -> str:
-    return os.read(0, 1 << 16).decode("utf-8", "surrogateescape")
-
-
 words = sys.argv[1:]
 client = Client(next((words[at + 1] for at, word in enumerate(words) if word in ("--resume", "resume")), ""))
 tty.setraw(0, termios.TCSANOW)  # nothing that was typed meanwhile is thrown away
 if not IS_CODEX:  # which tells of itself with its first prompt
     client.begin()
-sys.stdout.write("\x1b[?2004h")
+sys.stdout.write(TAKES_PASTES)
 client.draw("")
 note("start", session=client.id, resumed=client.is_resumed)
 client.live()

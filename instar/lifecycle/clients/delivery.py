@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from instar.sessions.machine.tmux import Tmux
 
-__all__ = ["Delivered", "Fate", "Target", "deliver", "target_of", "unfit"]
-
 Fate = Literal["landed", "accepted", "held", "refused"]
 
 LOCK: Final = ".delivery.lock"

@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from instar.lifecycle.peers import Peer
     from instar.sessions.machine.tmux import Pane, Tmux, View
 
-__all__ = ["Exit", "Launched", "Outcome", "Patience", "close", "exit_cause", "launch", "mark", "socket_of"]
-
 SERVER: Final = "instar"
+LAUNCHED_BY: Final = "instar"  # as records say it
 WIDTH, HEIGHT, HISTORY = "200", "50", "50000"
 Outcome = Literal["up", "refused", "dialog", "exited", "vanished", "never-ready", "another-session", "undelivered"]
-
 
 # Of our own server, whatever people have in their configuration: nobody's is read.
 _OPTIONS: Final = (
@@ -92,7 +90,7 @@ class Launched:
 
 def socket_of(environ: Mapping[str, str]) -> str:
     """Return the socket of the tmux server that peers run in, the one that `tmux -L instar` means."""
-    return str(Path(environ.get("TMUX_TMPDIR") or "/tmp").resolve() / f"tmux-{os.getuid()}" / SERVER)  # noqa: S108
+    return str(Path(environ.get("TMUX_TMPDIR") or "/tmp").resolve() / f"tmux-{os.getuid()}" / SERVER)  # noqa: S108 - as tmux has it
 
 
 def launch(  # noqa: PLR0913 - what is asked of the machine is passed in
@@ -302,5 +300,5 @@ class _Launch:
 
 def mark(root: Path, session_id: str, identity: str) -> None:
     """Say in the record of a session that it is a peer's, and was launched by us. Raise InstarError."""
-    ours = {"identity": identity, "launchedBy": "instar"}
+    ours = {"identity": identity, "launchedBy": LAUNCHED_BY}
     registry.change(root, session_id, lambda record: None if ours.items() <= record.items() else {**record, **ours})

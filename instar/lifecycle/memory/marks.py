@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from instar.lifecycle.ends import Cause
     from instar.sessions.parking.markers import Park
 
-__all__ = ["Marks", "clean_topic"]
-
 SESSION: Final = ".session"
 REAPING: Final = ".session.reaping"
 STOPPED: Final = ".stopped"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from instar.sessions.parking.parting import Server
 
 ROUNDS: Final = 3  # an intent may hide a marker
-
 PARKS_KEPT: Final = 8
 
 

@@ -79,9 +79,8 @@ class SessionManager:
         self._mending = Mending(root, self.markers, tmux, tell, self._graces.term_s)
 
     def terminate(
-        self, session_id: str, reason: str, final_status: str = "completed", *, by: str,
-        lifted: frozenset[str] = frozenset(),
-    ) -> dict[str, Any]:  # fmt: skip
+        self, session_id: str, reason: str, *, by: str, lifted: frozenset[str] = frozenset()
+    ) -> dict[str, Any]:
         """Park a session that every gate lets go, but for those that are `lifted`; "protected" never is.
 
         Return `terminated`, `skipped` (None, or a stable word), `why`, `sessionId`; of one that was ended also `freed`
@@ -91,7 +90,7 @@ class SessionManager:
         kill-unverified, or the name of the gate that keeps it.
         """
         look = self._look or _no_look
-        return self._told(_Order(session_id, reason, final_status, by, look, lifted - {GATE}))
+        return self._told(_Order(session_id, reason, "completed", by, look, lifted - {GATE}))
 
     def kill(self, session_id: str, *, by: str = "operator", force: bool = False) -> dict[str, Any]:
         """End a session because a person says so, at work or not; a protected one only by `force`. As `terminate`."""

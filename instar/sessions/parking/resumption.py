@@ -82,17 +82,18 @@ def proven(record: Mapping[str, Any]) -> Resumption:
     return found
 
 
-def _started_in(record: Mapping[str, Any], cwd: str) -> str:
-    """Return the folder a session was started in; Claude finds a session only there, and its events follow `cd`.
+def slug(folder: Path) -> str:
+    """Return how Claude 2.1.197 names the folder of the transcripts of what was started in a folder."""
+    return _NO_SLUG.sub("-", str(folder))
 
-    Claude names the folder of the transcripts so, measured on 2.1.197: all but letters, digits and `-` becomes `-`.
-    """
+
+def _started_in(record: Mapping[str, Any], cwd: str) -> str:
+    """Return the folder a session was started in; Claude finds a session only there, and its events follow `cd`."""
     place = record.get("transcriptPath")
     transcript = Path(place) if isinstance(place, str) and place else None
     if record.get("client") != "claude-code" or transcript is None or transcript.parent.parent.name != _PROJECTS:
         return cwd
-    slug = transcript.parent.name
     for folder in (Path(cwd), *Path(cwd).parents):
-        if _NO_SLUG.sub("-", str(folder)) == slug:
+        if slug(folder) == transcript.parent.name:
             return str(folder)
     raise Unresumable("the folder it was started in cannot be told")

@@ -165,7 +165,7 @@ class Budget:
         last = values.get("lastReapAt")
         boot, monotonic = values.get("boot", ""), values.get("monotonic", [])
         if not isinstance(boot, str) or not isinstance(monotonic, list):
-            raise ValueError("it holds no boot")  # noqa: TRY004
+            raise ValueError("it holds no boot")  # noqa: TRY004 - as above
         return _Spent(
             tuple(map(_number, values["hour"])),
             None if last is None else _number(last),

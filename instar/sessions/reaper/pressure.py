@@ -282,7 +282,7 @@ def _denials(shared: Path, now: float) -> int | None:
 def _table(path: Path) -> Mapping[str, int]:
     """Return the numbers of a file with a name and a number a line."""
     pairs = (line.split()[:2] for line in _text(path).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}  # noqa: PLR2004
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}  # noqa: PLR2004 - a name and a number
 
 
 def _text(path: Path) -> str:

@@ -23,7 +23,6 @@ from instar.sessions.reaper.audit import Audit, name_of
 from instar.sessions.reaper.budget import Budget, Limits
 from instar.sessions.reaper.candidacy import Moment, grace_left_s, step
 from instar.sessions.reaper.scene import Scene
-from instar.sessions.reaper.seen import Deps, Seen
 from instar.sessions.reaper.snapshot import Around, row, snapshot
 from instar.sessions.reaper.state import Watched, load, save
 from instar.sessions.reaper.switch import Switch
@@ -34,10 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from instar.sessions.policy import Policy
+    from instar.sessions.reaper.seen import Deps, Seen
     from instar.sessions.reaper.state import State
     from instar.sessions.reaper.switch import Switched
-
-__all__ = ["Deps", "Outcome", "Seen", "SessionReaper"]
 
 LOCK: Final = ".instar/state/session-reaper.lock"
 FRESH_AT_MOST: Final = 50

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from instar.sessions.evidence import Marks
     from instar.sessions.policy import Policy
     from instar.sessions.reaper.pressure import Readings
     from instar.sessions.registry import Session
     from instar.sessions.verdict import Verdict
-
-Marks = dict[str, Any]
 
 
 @dataclass(frozen=True)

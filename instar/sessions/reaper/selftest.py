@@ -102,7 +102,7 @@ def _ended(found: registry.Session | None, result: Result) -> Result:
     reason = found.text("endedReason") if found else ""
     if reason == "reaped-idle":
         return result
-    return Result(False, result.ticks, result.minutes, reason or "gone", "it ended by itself")  # noqa: FBT003
+    return Result(False, result.ticks, result.minutes, reason or "gone", "it ended by itself")  # noqa: FBT003 - as above
 
 
 def _word(assembly: Assembly) -> str:

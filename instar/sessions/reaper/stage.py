@@ -20,9 +20,10 @@ from instar.files import replace_file
 from instar.sessions import registry
 from instar.sessions.clock import boot_id, iso
 from instar.sessions.machine.processes import read_table
+from instar.sessions.parking.resumption import slug
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing_extensions import Self
 
 VERSION: Final = "2.1.197"  # of the client whose screen and transcript are shown
 READY_S: Final = 10.0
@@ -47,22 +48,20 @@ class Stage:
         self.project = self.folder / "project"
         self.socket = self.folder / "tmux"
 
-    def __enter__(self) -> Stage:  # noqa: PYI034 - Self came with Python 3.11
+    def __enter__(self) -> Self:
         (self.project / ".instar").mkdir(parents=True)
         (self.folder / "stand-in").write_text(_STAND_IN, encoding="utf-8")
         if self._like and (self._like / config.PATH).exists():
             shutil.copyfile(self._like / config.PATH, self.project / config.PATH)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._tmux("kill-server", check=False)
         self._folder.cleanup()
 
     def start(self, session_id: str) -> None:
         """Start a session, and return once it waits for a prompt. Raise InstarError."""
-        transcript = self.folder / "client" / "projects" / _slug(self.project) / f"{session_id}.jsonl"
+        transcript = self.folder / "client" / "projects" / slug(self.project) / f"{session_id}.jsonl"
         replace_file(transcript, _transcript(session_id, self.project))
         record = {
             "id": session_id,
@@ -113,11 +112,6 @@ class Stage:
         except (OSError, subprocess.SubprocessError) as error:
             raise InstarError(f"tmux cannot be used: {error}") from error
         return done.stdout
-
-
-def _slug(folder: Path) -> str:
-    """Return how the client names the folder of the transcripts of what was started in a folder."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in str(folder))
 
 
 def _transcript(session_id: str, project: Path) -> bytes:

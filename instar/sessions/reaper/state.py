@@ -18,7 +18,7 @@ from instar.sessions.reaper.report import End, Sums
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from instar.sessions.reaper.seen import Marks
+    from instar.sessions.evidence import Marks
 
 PATH: Final = ".instar/state/session-reaper.json"
 SCHEMA: Final = 1

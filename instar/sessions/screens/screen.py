@@ -2,7 +2,7 @@
 
 Only the bottom of a screen is read: where prompts are typed, the rows below, and the rows above up to what was put out
 last. Further up is history. Hints and the names of modes are furniture and prove nothing; what is not known to be idle
-is not idle. The patterns are data, one file a client in `screens/`, recorded on the versions that it names.
+is not idle. The patterns are data, one file a client beside this one, recorded on the versions that it names.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from instar.database import Database
 from instar.sessions.tokens.tables import CALLS, CURSOR, FILES, STEPS, keep_most, put
 from instar.sessions.tokens.usage import NEEDLES, used
 from instar.sessions.transcripts.records import BYTES_AT_MOST, Unresolved, digest, opened, parsed
+from instar.sessions.transcripts.rollouts import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -190,7 +191,7 @@ def _is_known(rows: Sequence[sa.Row[Any]]) -> bool:
     if main is None:
         return False
     known = {row.path: row for row in rows}
-    client = "codex-cli" if Path(main.path).name.startswith("rollout-") else "claude-code"
+    client = "codex-cli" if Path(main.path).name.startswith(PREFIX) else "claude-code"
     for file in _files(main.session, client, main.path):
         status = _status(file.path)
         row = known.get(file.path)

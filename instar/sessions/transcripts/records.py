@@ -60,12 +60,11 @@ class Source:
 class Tail:
     """The end of a file: its last whole records, the oldest first, and the bytes that follow them.
 
-    `starts_at` is where the first of them begins, `is_all` whether that is the beginning of the file.
+    `is_all` is whether it reaches back to the beginning of the file.
     """
 
     records: tuple[bytes, ...]
     rest: bytes
-    starts_at: int
     is_all: bool
 
 
@@ -87,12 +86,12 @@ def opened(path: Path | str) -> Iterator[Source]:
         os.close(fd)
 
 
-def tails(source: Source, window: int = WINDOW) -> Iterator[Tail]:
+def tails(source: Source) -> Iterator[Tail]:
     """Yield the end of a file in windows that double, each with a whole record at least, until one is all of it.
 
     Raise Unresolved where the next one would be bigger than may be read.
     """
-    data, start = b"", source.size
+    data, start, window = b"", source.size, WINDOW
     while True:
         begin = max(0, source.size - window)
         data, start = source.read(begin, start) + data, begin
@@ -143,6 +142,6 @@ def _check(status: os.stat_result) -> None:
 def _tail(data: bytes, start: int) -> Tail:
     begin = 0 if start == 0 else data.find(b"\n") + 1
     if start and not begin:
-        return Tail((), b"", start, is_all=False)
+        return Tail((), b"", is_all=False)
     *records, rest = data[begin:].split(b"\n")
-    return Tail(tuple(record for record in records if record.strip()), rest, start + begin, is_all=start == 0)
+    return Tail(tuple(record for record in records if record.strip()), rest, is_all=start == 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from instar.sessions.transcripts import claude as claude_turns
 from instar.sessions.transcripts import codex as codex_turns
 from instar.sessions.transcripts.records import Unresolved, first_record, opened, parsed, tails
-from instar.sessions.transcripts.turn import State, Turn
+from instar.sessions.transcripts.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from instar.sessions.transcripts.records import Source
 
     Reader = Callable[[Sequence[dict[str, Any]]], Turn | None]
-
-__all__ = ["State", "Turn", "turn"]
 
 _READERS: Final[dict[str, Reader]] = {"claude-code": claude_turns.read, "codex-cli": codex_turns.read}
 

@@ -7,7 +7,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from instar.gate.evidence import Artifact, Commit, Evidence
+from instar.gate.evidence import Artifact, Evidence
+from instar.gate.repository import Commit
 
 DAY = 86400
 START = 1_790_000_000  # when the session of a test began

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from instar.gate import evidence as module
-from instar.gate.evidence import EvidenceError, SlowError, collect, has_open_item
-from instar.gate.plans import EXCERPT_BYTES, is_finished, is_plan
+from instar.gate.evidence import collect
+from instar.gate.plans import EXCERPT_BYTES, GLOBS, has_open_item, is_finished, is_plan
+from instar.gate.repository import EvidenceError, SlowError
 from support import executable
 
 from .repositories import BEFORE, DAY, DURING, OPEN, PLAN, START, Repository
@@ -350,7 +350,7 @@ def test_names_of_any_language_are_plans(repository: Repository, name: str) -> N
      ("docs/plans/../../x.md", False), ("", False), ("xPLAN.md", False)],
 )  # fmt: skip
 def test_what_is_a_plan_by_its_path(path: str, *, expected: bool) -> None:
-    assert is_plan(path, module.GLOBS) == expected
+    assert is_plan(path, GLOBS) == expected
 
 
 def test_other_globs_find_other_plans(repository: Repository) -> None:

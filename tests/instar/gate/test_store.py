@@ -54,14 +54,14 @@ def aggregate(path: Path) -> tuple[Any, ...]:
 
 
 def test_what_was_recorded_is_found_again(store: Store) -> None:
-    given = event("e", decision="allow", rule="U_LEGIT_ERROR", latency_ms=7, reason_preview="\U0001f600 \x00", late=1)
+    given = event("e", decision="allow", rule="U_LEGIT_ERROR", latency_ms=7, reason_preview="\U0001f600 \x00")
     assert store.record(given)
 
     found = store.event("e")
     assert found is not None
-    assert {name: found[name] for name in ("event_id", "decision", "rule", "latency_ms", "reason_preview", "late")} == {
+    assert {name: found[name] for name in ("event_id", "decision", "rule", "latency_ms", "reason_preview")} == {
         "event_id": "e", "decision": "allow", "rule": "U_LEGIT_ERROR", "latency_ms": 7,
-        "reason_preview": "\U0001f600 \x00", "late": 1,
+        "reason_preview": "\U0001f600 \x00",
     }  # fmt: skip
     assert store.event("x") is None
     assert [each["event_id"] for each in store.events_named("e")] == ["e"]

@@ -9,16 +9,17 @@ JSON in `$STAND_IN/sent`.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
-import re
 import signal
 import sys
 import tty
 from pathlib import Path
 
-RULE = "─" * 60
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from terminal import TAKES_PASTES, composer, read, read_keys
+
 TRUST = "Is this a project you created or one you trust?\r\n\r\n ❯ 1. Yes, I trust this folder\r\n   2. No, exit\r\n"  # noqa: RUF001 - it is what Claude draws
 LONG = 5000  # of which Claude shows no more than that it is there
 KEYS = "\r\n Enter to confirm · Esc to cancel\r\n"
@@ -31,8 +32,7 @@ def show(text: str) -> None:
 
 def draw(typed: str) -> None:
     rows = typed.replace("\r", "\r\n  ") if len(typed) < LONG else "[Pasted text #1]"
-    footer = "" if typed else "  ? for shortcuts"
-    show(f"\x1b]2;✳ Claude Code\x07● Well.\r\n\r\n{RULE}\r\n❯ {rows}\r\n{RULE}\r\n{footer}\r\n")  # noqa: RUF001
+    show(f"\x1b]2;✳ Claude Code\x07● Well.\r\n\r\n{composer(rows)}")
 
 
 def start_of(pid: int) -> str:
@@ -65,13 +65,6 @@ def value(option: str) -> str:
     return sys.argv[sys.argv.index(option) + 1] if option in sys.argv else ""
 
 
-DECODER = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-
-
-def read() -> str:
-    return DECODER.decode(os.read(0, 1 << 16))
-
-
 def ask() -> None:
     if "--trust" in sys.argv or "--ask" in sys.argv:
         show((TRUST if "--trust" in sys.argv else value("--ask")) + KEYS)
@@ -99,14 +92,11 @@ def main() -> None:
     ask()
     session = value("--as") or value("--resume") or "fresh-session"
     record(session, **({"transcriptPath": value("--late")} if "--late" in sys.argv else {}))
-    sys.stdout.write("\x1b[?2004h")
+    sys.stdout.write(TAKES_PASTES)
     typed, number = "", 0
     while True:
         draw(typed)
-        keys = read()
-        while keys.count("\x1b[200~") != keys.count("\x1b[201~"):
-            keys += read()
-        for paste, key in re.findall(r"\x1b\[200~(.*?)\x1b\[201~|(.)", keys, re.DOTALL):
+        for paste, key in read_keys():
             if key == "\x04":
                 return
             if key != "\r":

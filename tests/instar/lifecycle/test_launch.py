@@ -11,7 +11,8 @@ import pytest
 
 from clients.waiting import wait_until
 from instar.errors import InstarError
-from instar.lifecycle.clients.launch import close, exit_cause, mark, socket_of
+from instar.lifecycle.clients.launch import mark, socket_of
+from instar.lifecycle.clients.panes import close, exit_cause
 from instar.sessions import registry
 from tests.instar.lifecycle.launched import HASTY, Stage
 

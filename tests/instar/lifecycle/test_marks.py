@@ -18,7 +18,8 @@ from instar.errors import InstarError
 from instar.lifecycle.deaths import Death
 from instar.lifecycle.memory import folder as folders
 from instar.lifecycle.memory import topics
-from instar.lifecycle.memory.marks import Marks, clean_topic
+from instar.lifecycle.memory.marks import Marks
+from instar.lifecycle.memory.topics import clean_topic
 from instar.sessions.clock import Clock, boot_id
 from instar.sessions.parking.markers import FOLDER
 

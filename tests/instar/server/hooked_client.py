@@ -20,8 +20,11 @@ import uuid
 from datetime import datetime, timezone
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from terminal import TAKES_PASTES, composer, read_keys
+
 HERE, CWD = Path(os.environ["STAND_IN"]), Path.cwd()
-RULE = "─" * 60
 
 
 def note(name: str, **said: object) -> None:
@@ -47,10 +50,9 @@ class Client:
         self.fire("SessionStart", source=source)
 
     def draw(self, typed: str) -> None:
-        rows = typed.replace("\r", "\r\n  ")
-        footer = "" if typed else "  ? for shortcuts"
         title = "\x1b]2;✳ Claude Code\x07\x1b[2J\x1b[H"
-        sys.stdout.write(f"{title}● Turn {self.turns}.\r\n\r\n{RULE}\r\n❯ {rows}\r\n{RULE}\r\n{footer}\r\n")  # noqa: RUF001 - Claude's
+        rows = typed.replace("\r", "\r\n  ")
+        sys.stdout.write(f"{title}● Turn {self.turns}.\r\n\r\n{composer(rows)}")
         sys.stdout.flush()
 
     def fire(self, event: str, **fields: str) -> None:
@@ -99,21 +101,15 @@ class Client:
         typed = ""
         while True:
             self.draw(typed)
-            keys = read()
+            keys = read_keys()
             wait("keys")
-            while keys.count("\x1b[200~") != keys.count("\x1b[201~"):
-                keys += read()
-            for paste, key in re.findall(r"\x1b\[200~(.*?)\x1b\[201~|(.)", keys, re.DOTALL):
+            for paste, key in keys:
                 if key != "\r":
                     typed += paste or key
                 elif typed:
                     text, typed = typed.rstrip().replace("\r", "\n"), ""
                     self.draw("")
                     self.take(text)
-
-
-def read() -> str:
-    return os.read(0, 1 << 16).decode("utf-8", "surrogateescape")
 
 
 def main() -> None:
@@ -125,7 +121,7 @@ def main() -> None:
     tty.setraw(0)
     client.begin(resumed, "resume" if resumed else "startup")
     signal.signal(signal.SIGTERM, client.end)
-    sys.stdout.write("\x1b[?2004h")
+    sys.stdout.write(TAKES_PASTES)
     client.live()
 
 

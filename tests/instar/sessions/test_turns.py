@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from instar.sessions.clock import epoch
 from instar.sessions.transcripts import records
-from instar.sessions.transcripts.turns import Turn, turn
+from instar.sessions.transcripts.turn import Turn
+from instar.sessions.transcripts.turns import turn
 from tests.instar.sessions.recorded import FOLDER, STATES, VERSIONS, recorded
 
 if TYPE_CHECKING:

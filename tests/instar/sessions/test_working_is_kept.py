@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from instar.sessions.clock import Clock, iso
 from instar.sessions.look import seen
 from instar.sessions.reaper.pressure import Readings
-from instar.sessions.reaper.reaper import Deps, SessionReaper
+from instar.sessions.reaper.reaper import SessionReaper
+from instar.sessions.reaper.seen import Deps
 from instar.sessions.reaper.switch import Switch
 from tests.instar.sessions.world import AGENT, FRAMES, ONE, World
 

@@ -10,7 +10,8 @@ from instar.config import over
 from instar.sessions.clock import Clock, iso
 from instar.sessions.policy import policy
 from instar.sessions.reaper.pressure import Readings
-from instar.sessions.reaper.reaper import Deps, Seen, SessionReaper
+from instar.sessions.reaper.reaper import SessionReaper
+from instar.sessions.reaper.seen import Deps, Seen
 from instar.sessions.registry import Session
 from instar.sessions.verdict import ALL_CLEAR, Verdict
 
