@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Union
 
+import psutil
 import pytest
 
 from instar.lifecycle.clients.delivery import Target, deliver, target_of
@@ -59,8 +60,12 @@ class Launcher:
         return target_of(self.project.record(launched.session_id))
 
     def close(self, launched: Launched) -> None:
+        """Close its pane, and see its client gone: it goes on for a moment, at its session, without one."""
+        assert launched.pid
+        client = [psutil.Process(launched.pid), *psutil.Process(launched.pid).children(recursive=True)]
         self.tmux.run(launched.socket, "kill-pane", "-t", launched.pane)
         wait_until(lambda: launched.pane not in self.tmux.view(launched.socket).panes, "its pane is gone")
+        wait_until(lambda: not any(each.is_running() for each in client), "its client is gone")
 
     @property
     def said(self) -> list[str]:
