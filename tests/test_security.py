@@ -321,7 +321,7 @@ def test_hooks_that_come_with_the_repository_are_told_of_and_not_fired(project: 
     assert not ran.exists()
 
 
-def test_a_profile_that_comes_with_the_repository_is_not_woken(project: Project, ran: Path) -> None:
+def test_a_profile_that_comes_with_the_repository_is_not_woken(project: Project, ran: Path, tmp_path: Path) -> None:
     program = executable(project.root / "tools/claude", f"#!/bin/sh\ntouch '{ran}'\n")
     run(project, "instar-peers", "add", "bob", "--runtime", "claude-code")
     profile = project.root / ".instar/agents/bob.json"
@@ -330,7 +330,7 @@ def test_a_profile_that_comes_with_the_repository_is_not_woken(project: Project,
     )
     commit(project)
 
-    woken = run(project, "instar-peers", "wake", "bob", "--json")
+    woken = run(project, "instar-peers", "wake", "bob", "--json", TMUX_TMPDIR=str(tmp_path))
 
     assert (woken.returncode, json.loads(woken.stdout)["cause"]) == (1, "profile-in-git")
     assert not ran.exists()
