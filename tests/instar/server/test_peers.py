@@ -5,26 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import uvicorn
 
 from clients.waiting import wait_until
-from gate_stand_in import StandIn
 from instar.lifecycle.eventlog import EventLog
 from instar.lifecycle.memory.marks import Marks
 from instar.lifecycle.peers import Peer, Peers
 from instar.lifecycle.serving import Serving
 from instar.server import process, service
-from instar.server.app import App
 from instar.server.endpoint import endpoint, token
-from instar.server.process import configuration
 from instar.sessions.clock import Clock
 from support import DEADLINE_S
+from tests.instar.server.in_thread import served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
 
     from support import Project
 
-TOKEN = "d" * 64
 BOB = "claude-code-bob"
 
 
@@ -56,37 +50,15 @@ class Listed:
         return True
 
 
-@contextmanager
-def served(root: Path, peers: Listed | None) -> Iterator[httpx.Client]:
-    """Serve a gate and these peers in a thread; give a client with the token."""
-    app = App(StandIn(root), peers=peers, agent="apricot", token=lambda: TOKEN)
-    config = configuration(app)
-    server = uvicorn.Server(config)
-    config.host, config.port = "127.0.0.1", 0
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, "the server listens")
-        app.open()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=DEADLINE_S) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_S)
-        app.close()
-
-
 def test_the_peers_are_told_and_looked_after_until_the_end(tmp_path: Path) -> None:
     peers = Listed()
-    with served(tmp_path, peers) as client:
+    with served(tmp_path, peers=peers) as client:
         assert client.get("/peers").json()["peers"] == [{"name": "bob"}]
     assert peers.asked == ["start", "stop"]
 
 
 def test_they_are_told_to_nobody_without_the_token_and_changed_by_nobody(tmp_path: Path) -> None:
-    with served(tmp_path, Listed()) as client:
+    with served(tmp_path, peers=Listed()) as client:
         assert client.get("/peers", headers={"Authorization": "Bearer wrong"}).status_code == 403
         assert client.get("/peers", headers={"Authorization": ""}).status_code == 401
         assert client.get("/peers", headers={"Origin": "http://example.com"}).status_code == 403
@@ -94,7 +66,7 @@ def test_they_are_told_to_nobody_without_the_token_and_changed_by_nobody(tmp_pat
 
 
 def test_without_them_the_server_says_so(tmp_path: Path) -> None:
-    with served(tmp_path, None) as client:
+    with served(tmp_path, peers=None) as client:
         answer = client.get("/peers")
         assert (answer.status_code, answer.json()) == (503, {"error": "peers unavailable"})
         assert client.get("/ping").status_code == 200
@@ -102,7 +74,7 @@ def test_without_them_the_server_says_so(tmp_path: Path) -> None:
 
 
 def test_the_health_tells_its_owner_whether_they_are_looked_after(tmp_path: Path) -> None:
-    with served(tmp_path, Listed()) as client:
+    with served(tmp_path, peers=Listed()) as client:
         wait_until(lambda: client.get("/health").json().get("peers") == "troubled", "the health says so")
         assert "peers" not in client.get("/health", headers={"Authorization": ""}).json()
 

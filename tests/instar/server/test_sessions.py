@@ -7,23 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import uvicorn
 
 from clients.waiting import wait_until
-from gate_stand_in import StandIn
 from instar.server import process, service
-from instar.server.app import App
 from instar.server.endpoint import endpoint, token
-from instar.server.process import configuration
 from instar.sessions.reaper.audit import Audit
 from instar.sessions.reaper.switch import Switch
 from support import DEADLINE_S
+from tests.instar.server.in_thread import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from stand_ins import Client
     from support import Project
 
-TOKEN = "d" * 64
 PATHS = ("/sessions", "/sessions/reaper", "/sessions/reaper/audit")
 
 
@@ -64,31 +59,9 @@ class Sessions:
         return True
 
 
-@contextmanager
-def served(root: Path, sessions: Sessions | None) -> Iterator[httpx.Client]:
-    """Serve a gate and these sessions in a thread; give a client with the token."""
-    app = App(StandIn(root), sessions=sessions, agent="apricot", token=lambda: TOKEN)
-    config = configuration(app)
-    server = uvicorn.Server(config)
-    config.host, config.port = "127.0.0.1", 0
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started, "the server listens")
-        app.open()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=DEADLINE_S) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(DEADLINE_S)
-        app.close()
-
-
 def test_the_sessions_are_told(tmp_path: Path) -> None:
     sessions = Sessions()
-    with served(tmp_path, sessions) as client:
+    with served(tmp_path, sessions=sessions) as client:
         assert client.get("/sessions").json() == {"sessions": [{"id": "s"}]}
         assert client.get("/sessions/reaper").json() == {"mode": "dry-run"}
         assert client.get("/sessions/reaper?fresh=1").status_code == 200
@@ -103,7 +76,7 @@ def test_the_sessions_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_they_are_told_to_nobody_without_the_token_and_changed_by_nobody(tmp_path: Path, path: str) -> None:
-    with served(tmp_path, Sessions()) as client:
+    with served(tmp_path, sessions=Sessions()) as client:
         assert client.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 403
         assert client.get(path, headers={"Authorization": ""}).status_code == 401
         assert client.get(path, headers={"Origin": "http://example.com"}).status_code == 403
@@ -112,7 +85,7 @@ def test_they_are_told_to_nobody_without_the_token_and_changed_by_nobody(tmp_pat
 
 @pytest.mark.parametrize("path", PATHS)
 def test_without_them_the_server_says_so_and_serves_the_gate(tmp_path: Path, path: str) -> None:
-    with served(tmp_path, None) as client:
+    with served(tmp_path, sessions=None) as client:
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (503, {"error": "session reaper unavailable"})
         wait_until(lambda: client.get("/health").json().get("reaper") == "unavailable", "the health says so")
@@ -120,7 +93,7 @@ def test_without_them_the_server_says_so_and_serves_the_gate(tmp_path: Path, pat
 
 
 def test_the_health_tells_its_owner_whether_the_reaper_runs(tmp_path: Path) -> None:
-    with served(tmp_path, Sessions()) as client:
+    with served(tmp_path, sessions=Sessions()) as client:
         wait_until(lambda: client.get("/health").json().get("reaper") == "dry-run", "the health says so")
         assert "reaper" not in client.get("/health", headers={"Authorization": ""}).json()
 
