@@ -51,8 +51,9 @@ def private_folder(path: Path) -> None:
 def append_line(path: Path, line: bytes) -> None:
     """Add a line, which ends with a newline, in one step. Raise OSError where it is not there whole.
 
-    A line that a writer left torn is ended first, so that it spoils no other. Nothing but a file is written to, and
-    through no link.
+    A line that a writer left torn is ended first, so that it spoils no other. So is, rarely, one that another is
+    writing at this very moment: it is whole, and a blank line follows it. Nothing but a file is written to, and through
+    no link.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     fd = os.open(path, flags, 0o600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import psutil
@@ -22,7 +23,6 @@ from .waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from instar.names import Runtime
     from support import Project
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FIRST = "Lay the slates\n\n  \"in rows\" of $(seven); `nails`, 'copper' \\n @roof \\"
 SECOND = "What was it?\n/clear\n!ls # é 日本 @"
 HOSTILE = "before\x1b[201~\x1b]0;after\x07"
+ANSWER = "The roof is on."
 LONG = "word\n\n" * 60 + SECOND
 PATIENCE = Patience(boot_s=40, record_s=20, landing_s=20)
 
@@ -59,6 +60,12 @@ class Launcher:
     def target(self, launched: Launched) -> Target:
         return target_of(self.project.record(launched.session_id))
 
+    def transcript(self, launched: Launched) -> Path:
+        """Return the transcript, once the client has put its turn down, which it does after it has shown it."""
+        path = Path(self.project.record(launched.session_id)["transcriptPath"])
+        wait_until(lambda: path.is_file() and ANSWER in path.read_text(), "the client puts its turn down")
+        return path
+
     def close(self, launched: Launched) -> None:
         """Close its pane, and see its client gone: it goes on for a moment, at its session, without one."""
         assert launched.pid
@@ -78,7 +85,7 @@ def launcher(
 ) -> Iterator[Launcher]:
     """Set up one client after the other in the project, able to run its hooks."""
     factory: ClaudeFactory | CodexFactory = request.getfixturevalue(request.param)
-    client = factory(fake_model([Say("The roof is on."), Say("It rains.")]), project=project.root)
+    client = factory(fake_model([Say(ANSWER), Say("It rains.")]), project=project.root)
     if isinstance(client, Codex):
         trusted(client)
     runtime: Runtime = "codex-cli" if isinstance(client, Codex) else "claude-code"
@@ -98,6 +105,7 @@ def test_a_fresh_peer_is_told_its_message_and_a_resumed_one_knows_it(launcher: L
     record = launcher.project.record(up.session_id)
     assert (record["identity"], record["launchedBy"]) == (launcher.peer.identity, "instar")
     assert record["agent"] == up.agent
+    assert launcher.transcript(up)
     launcher.close(up)
 
     again = launcher.launch(SECOND, resume_id=up.session_id)
@@ -132,6 +140,20 @@ def test_a_session_that_is_not_there_is_no_other(launcher: Launcher) -> None:
     assert ended.exit.status == 1
     assert "11111111-2222" in ended.why
     assert launcher.said == []
+
+
+@pytest.mark.parametrize("launcher", ["claude"], indirect=True)
+def test_a_session_whose_client_put_no_turn_down_is_not_taken_up_and_the_reason_is_told(launcher: Launcher) -> None:
+    up = launcher.launch(FIRST)
+    transcript = launcher.transcript(up)
+    launcher.close(up)
+    lines = [line for line in transcript.read_text().splitlines(keepends=True) if "uuid" not in json.loads(line)]
+    transcript.write_text("".join(lines))
+
+    ended = launcher.launch(SECOND, resume_id=up.session_id)
+
+    assert (ended.outcome, ended.is_alive) == ("exited", False), ended
+    assert "No conversation found" in ended.why
 
 
 def test_the_question_about_the_folder_is_answered_for_those_alone_who_may(launcher: Launcher) -> None:

@@ -17,7 +17,7 @@ from instar.sessions.screens import drawn
 if TYPE_CHECKING:
     from instar.sessions.machine.tmux import Tmux
 
-LAST_LINES: Final = 2
+LAST_LINES: Final = 3  # Claude ends with two that say how to resume, whatever it is that ended it
 LAST_CHARACTERS: Final = 160
 _STATUS: Final = re.compile(r"(\d*) (\d*|[A-Z0-9]*) (\d*)")
 CLOSED_S: Final = 5.0
@@ -28,7 +28,7 @@ POLL_S: Final = 0.1
 class Exit:
     """How the command of a pane ended: by a `status` or a `signal`, both None where tmux does not tell.
 
-    `at` is when, in seconds since 1970. `last` are its last lines that are not blank, two at most.
+    `at` is when, in seconds since 1970. `last` are its last lines that are not blank, three at most.
     """
 
     status: int | None

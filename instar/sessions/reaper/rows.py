@@ -35,7 +35,7 @@ def append(path: Path, row: Mapping[str, Any], bytes_at_most: int = BYTES_AT_MOS
 def tail(path: Path, count: int, bytes_at_most: int = TAIL_BYTES) -> list[Row]:
     """Return the newest rows, oldest first, of the file and of the one it was before; [] where there is none.
 
-    No more than so many bytes of each are read. What is no whole row is passed over.
+    No more than so many bytes of each are read. What is no whole row is passed over, as a blank line is.
     """
     rows = _rows(path, bytes_at_most)
     if len(rows) < count:
