@@ -15,6 +15,7 @@ from instar.lifecycle import deaths
 from instar.lifecycle.decision import Decision, Resumable, Situation, decide
 from instar.lifecycle.edges import Life
 from instar.lifecycle.orders import Order, Refused, result
+from instar.lifecycle.telling import note, together
 from instar.lifecycle.tending import name_of
 from instar.lifecycle.watching import watch
 from instar.sessions.parking.markers import MARKER
@@ -35,15 +36,6 @@ def start(order: Order, peer: Peer, life: Life, edges: Edges) -> dict[str, Any]:
     if refusal := deaths.guard(edges.marks.deaths(peer.identity), now, edges.policy()):
         raise Refused(refusal.cause, f"{refusal.reason}; left asleep", retryAfter=refusal.retry_after_s)
     return _Attempt(order, peer, life, edges).result()
-
-
-def note_delivery(order: Order, peer: Peer, edges: Edges) -> None:
-    """Remember that a peer was told something, and what about. What fails keeps no message from anybody."""
-    with suppress(InstarError):
-        edges.marks.set_last_delivered(peer.identity)
-    if topic := order.topic.strip():
-        with suppress(InstarError):
-            edges.marks.add_topic(peer.identity, topic)
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class _Attempt:
         task = self._order.task
         if decision.mode == "resume" and past:
             return _Plan(decision, replace(self._peer, cwd=past.cwd), task, past.session_id, resumable)
-        message = "\n\n".join(text for text in (self._peer.initial_prompt, task) if text)
+        message = together(self._peer.initial_prompt, task)
         return _Plan(decision, self._peer, message, None, resumable)
 
     def _situation(self, park: Park | None, past: Past | None) -> Situation:
@@ -134,6 +126,9 @@ class _Attempt:
             raise Refused("hourly-budget", f"it was woken {limit} times in an hour", retryAfter=again)
 
     def _launched(self, plan: _Plan) -> Launched:
+        owes = plan.resumes is None and plan.peer.initial_prompt
+        with suppress(InstarError):  # it is told, most likely, by this very start
+            (self._marks.set_untold if owes else self._marks.clear_untold)(self._peer.identity)
         try:
             return self._edges.launch(plan.peer, plan.message, plan.resumes)
         except InstarError as error:
@@ -153,7 +148,7 @@ class _Attempt:
             lambda: self._marks.clear_fresh_next(identity) if "fresh-next" in used else None,
         ):
             self._kept_going("after-wake-failed", step)
-        note_delivery(self._order, self._peer, self._edges)
+        note(self._peer, self._edges, self._order.topic)
         if self._marks.stopped(identity):
             raise self._refused(plan, "stopped-mid-wake", f"{self._peer.name} was stopped meanwhile", stopped=True)
         delivered = launched.delivered

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
@@ -42,15 +41,9 @@ class EventLog:
     def __init__(self, root: Path, clock: Clock, *, bytes_at_most: int = BYTES_AT_MOST, keep: int = KEEP) -> None:
         self.path = root / PATH
         self.lost = 0
-        self._root = root
         self._clock = clock
         self._bytes_at_most = bytes_at_most
         self._keep = keep
-
-    def at(self, now: float) -> EventLog:
-        """Return the log with all its events stamped with one moment, in seconds since 1970."""
-        clock = replace(self._clock, wall=lambda: now)
-        return EventLog(self._root, clock, bytes_at_most=self._bytes_at_most, keep=self._keep)
 
     def write(self, ev: str, /, **fields: str | float | Path | None) -> None:
         """Write an event and its fields in their order, without those that are None. Nothing is raised."""

@@ -13,6 +13,7 @@ from instar.errors import InstarError
 from instar.lifecycle.held import held
 from instar.lifecycle.orders import Order
 from instar.lifecycle.peers import Peer
+from instar.lifecycle.telling import told
 from instar.lifecycle.tending import QUIET, Outcome, tell, tend
 from instar.lifecycle.wake import wake
 from instar.locks import BusyError
@@ -126,7 +127,17 @@ def look_after(identity: str, edges: Edges, seconds: float = 0.0) -> Outcome:
         return Outcome(identity, "skipped-launchd", "read-only-h4", {"reason": managed.why})
     with held(edges, identity, seconds):
         outcome = tend(identity, edges)
+        if outcome.action == "alive":
+            _remind(identity, edges)
     return _ended(outcome, edges, seconds) if outcome.then else outcome
+
+
+def _remind(identity: str, edges: Edges) -> None:
+    """Tell one that lives what a clean start still owes it. A profile that cannot be used owes nothing."""
+    if edges.marks.untold(identity):
+        runtime, name = names_of(identity)
+        with suppress(InstarError):
+            told(edges.peer(name).on(runtime), edges.live(identity), edges)
 
 
 def _ended(outcome: Outcome, edges: Edges, seconds: float) -> Outcome:

@@ -15,6 +15,7 @@ from instar.lifecycle.clients.messages import unfit
 from instar.lifecycle.held import held
 from instar.lifecycle.memory.topics import clean_topic
 from instar.lifecycle.orders import AGAIN_S, ARRIVED, Order, Refused, result, unknown
+from instar.lifecycle.telling import told
 from instar.lifecycle.tending import heal
 from instar.lifecycle.watching import watch
 from instar.locks import BusyError
@@ -121,15 +122,12 @@ def _awake(order: Order, peer: Peer, life: Life, edges: Edges) -> dict[str, Any]
     """Find it awake: see that it is watched, and that the message arrives, if that is wanted."""
     watch(peer.identity, life, edges, is_new=False)
     said = {"mode": "live", "cause": "live", "sessionId": life.session.id if life.session else None}
-    if not (order.delivers and order.task):
+    delivered = told(peer, life, edges, order.task, order.topic) if order.delivers and order.task else None
+    if delivered is None:
         return result(peer, status="READY", **said)
-    delivered = edges.deliver(peer, life, order.task)
     fate = {"delivery": {"fate": delivered.fate, "why": delivered.why}}
     if delivered.fate in ARRIVED:
-        attempt.note_delivery(order, peer, edges)
-        edges.log("send", personality=peer.name, identity=peer.identity, outcome=delivered.fate)
         return result(peer, status="READY", taskDelivered=True, **said, **fate)
-    edges.log("send", personality=peer.name, identity=peer.identity, outcome=delivered.fate, reason=delivered.why)
     may_be_told = delivered.fate == "held" or edges.live(peer.identity).state != "alive"
     again = AGAIN_S if may_be_told else None
     failed = {**said, "cause": f"delivery-{delivered.fate}", "reason": delivered.why, "retryAfter": again}

@@ -65,6 +65,15 @@ class Stage:
         peer = Peer(name=name, runtime=runtime, cwd=self.project.root, bypasses_permissions=True, env=env)
         return self.peers.peers.add(peer).identity
 
+    def change(self, name: str, **said: Any) -> None:
+        """Write into the profile of a peer, as a person does."""
+        path = self.project.root / f".instar/agents/{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+
+    def press(self, identity: str, key: str) -> None:
+        """Press a key where a peer runs, as a person does."""
+        assert Tmux(timeout_s=30).run(socket_of(self.environ), "send-keys", "-t", f"={identity}:", key).state == "done"
+
     def allow(self, **rules: int) -> None:
         """Set rules of the lifecycle in the configuration."""
         path = self.project.root / ".instar/config.json"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .wire import Answer
 
 FACT = "The roof is of zinc"
+ROLE = "You keep the roof."
 LATER_S = 4000.0  # more than the hour after which an idle peer is parked
 HOSTILE = """First "of" all, it's $(touch ran) `touch ran`; touch ran & <b> {%d} \\n \\
   #{pane_id} ; kill-server
@@ -186,7 +187,8 @@ def test_new_is_clean_and_attach_takes_up_what_there_is_or_fails(stage: Stage, b
     assert len([row for row in stage.events("supervise") if row.get("cause") == "crash"]) == 1
 
 
-def test_a_question_about_the_folder_is_told_and_not_answered(stage: Stage, bob: str) -> None:
+def test_a_question_about_the_folder_is_told_and_left_to_a_person(stage: Stage, bob: str) -> None:
+    stage.change("bob", initial_prompt=ROLE)
     (client,) = stage.clients.values()
     config = client.config if isinstance(client, Codex) else client.home / ".claude.json"
     text = config.read_text()
@@ -206,6 +208,13 @@ def test_a_question_about_the_folder_is_told_and_not_answered(stage: Stage, bob:
     assert (again["status"], again["taskDelivered"], list(stage.panes())) == ("FAILED", False, [bob])
     assert stage.status(bob)["state"] == "dialog"
     assert stage.said == []
+
+    stage.press(bob, "Enter")
+    wait_until(lambda: stage.is_at_rest(bob), "it waits for a prompt")
+    told = stage.peers.send("bob", FACT)
+    assert (told["status"], told["woke"]) == ("READY", False), told
+    stage.answered(f"{ROLE}\n\n{FACT}")
+    assert stage.said == [f"{ROLE}\n\n{FACT}"]
     assert verbs.stop("bob", stage.peers.edges)["status"] == "DONE"
     assert stage.panes() == {}
     assert [row for row in stage.events("supervise") if row.get("cause") == "crash"] == []

@@ -52,11 +52,6 @@ class Allowance:
                 self._write(identity, {**spent, kind: (*spent[kind], now)})
         return wait
 
-    def used(self, identity: str, kind: Kind) -> int:
-        """Return how many were taken within the last hour, and change nothing."""
-        now = Moment.of(self._clock)
-        return len((self._read(identity, now) or _unknown(now))[kind])
-
     def _read(self, identity: str, now: Moment) -> _Spent | None:
         """Return what still counts; None where that cannot be told."""
         try:

@@ -1,9 +1,9 @@
 """What is remembered of a peer from one of its sessions to the next, a file for each thing that is.
 
 Beside the park markers: `.session` (that it is to be watched), `.stopped`, `.fresh-next`, `.new-eager` (wanted of it, a
-moment each), `.topic` (what its session was about), `.deaths` (when it crashed), `.ended` (why its last one ended) and
-`.last-delivered`. Whoever wakes, parks or stops a peer does so under the lock of its identity (`Markers.lock`); each
-change here is whole without it.
+moment each), `.untold` (a clean start owes it its first prompt), `.topic` (what its session was about), `.deaths` (when
+it crashed), `.ended` (why its last one ended) and `.last-delivered`. Whoever wakes, parks or stops a peer does so under
+the lock of its identity (`Markers.lock`); each change here is whole without it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ STOPPED: Final = ".stopped"
 FRESH_NEXT: Final = ".fresh-next"
 NEW_EAGER: Final = ".new-eager"
 EAGER_AGAIN_S: Final = 60.0  # until a clean start that failed is tried for the second and last time
+UNTOLD: Final = ".untold"
 TOPIC: Final = ".topic"
 DEATHS: Final = ".deaths"
 ENDED: Final = ".ended"
@@ -132,9 +133,9 @@ class Marks:
         """Say whether it was stopped, and is to be left alone."""
         return self._folder.has(identity, STOPPED)
 
-    def set_stopped(self, identity: str, by: str = "") -> None:
+    def set_stopped(self, identity: str) -> None:
         """Have it left alone from now on."""
-        self._set(identity, STOPPED, by)
+        self._set(identity, STOPPED)
 
     def clear_stopped(self, identity: str) -> None:
         """Leave it alone no longer."""
@@ -144,9 +145,9 @@ class Marks:
         """Say whether it is to begin anew at its next wake."""
         return self._folder.has(identity, FRESH_NEXT)
 
-    def set_fresh_next(self, identity: str, by: str = "") -> None:
+    def set_fresh_next(self, identity: str) -> None:
         """Have it begin anew at its next wake."""
-        self._set(identity, FRESH_NEXT, by)
+        self._set(identity, FRESH_NEXT)
 
     def clear_fresh_next(self, identity: str) -> None:
         """Let its next wake be as any."""
@@ -160,9 +161,9 @@ class Marks:
         passed = Moment.of(self._clock).since(failed) if failed else None
         return passed is None or passed >= EAGER_AGAIN_S
 
-    def set_new_eager(self, identity: str, by: str = "", *, has_failed: bool = False) -> None:
+    def set_new_eager(self, identity: str, *, has_failed: bool = False) -> None:
         """Have it started anew as soon as it has ended; `has_failed` is whether that was tried in vain just now."""
-        self._set(identity, NEW_EAGER, by, {"failed": Moment.of(self._clock).as_json()} if has_failed else {})
+        self._set(identity, NEW_EAGER, {"failed": Moment.of(self._clock).as_json()} if has_failed else {})
 
     def is_last_eager(self, identity: str) -> bool:
         """Say whether it was tried in vain to start it anew, so that the next try is the last."""
@@ -171,6 +172,18 @@ class Marks:
     def clear_new_eager(self, identity: str) -> None:
         """Start it anew no more than any."""
         self._drop(identity, NEW_EAGER)
+
+    def untold(self, identity: str) -> bool:
+        """Say whether a clean start of it has not come to telling it its first prompt."""
+        return self._folder.has(identity, UNTOLD)
+
+    def set_untold(self, identity: str) -> None:
+        """Begin a clean start, which is to tell it its first prompt."""
+        self._set(identity, UNTOLD)
+
+    def clear_untold(self, identity: str) -> None:
+        """Owe it its first prompt no more."""
+        self._drop(identity, UNTOLD)
 
     # What its session is about.
 
@@ -277,11 +290,6 @@ class Marks:
             else:
                 self._folder.move(identity, TAKEN, MARKER)
 
-    def drop_park(self, identity: str) -> None:
-        """Have nothing of it parked."""
-        self.parks.drop_marker(identity)
-        self._drop(identity, TAKEN)
-
     # All of them.
 
     def purge(self, identity: str) -> None:
@@ -297,9 +305,8 @@ class Marks:
         except (InstarError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
-    def _set(self, identity: str, end: str, by: str, more: Mapping[str, Any] = MappingProxyType({})) -> None:
-        told = {**({"by": by} if by else {}), **more}
-        said = f"{iso(self._clock.wall())}\n" + (f"{json.dumps(told)}\n" if told else "")
+    def _set(self, identity: str, end: str, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        said = f"{iso(self._clock.wall())}\n" + (f"{json.dumps(dict(more))}\n" if more else "")
         with self._folder.lock(identity):
             self._folder.write(identity, end, said.encode("ascii"))
 

@@ -50,6 +50,7 @@ class Lived:
     fault: str = ""
     tokens: int | None = 1000
     is_known: bool = True  # by a record
+    is_prompted: bool = False  # by anybody since it was started
 
     @property
     def agent(self) -> dict[str, Any]:
@@ -271,6 +272,8 @@ class Machine:
 
     def _session(self, identity: str, made: Lived) -> Session:
         record = {"identity": identity, "agent": made.agent, "client": "claude-code", "cwd": str(self.root)}
+        if made.is_prompted:
+            record["firstPromptAt"] = iso(self.wall)
         return Session(self.root, made.id, "running" if made.is_alive else "gone", record)
 
     def _wait(self, seconds: float) -> None:

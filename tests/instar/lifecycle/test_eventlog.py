@@ -108,13 +108,6 @@ def test_a_value_has_a_bounded_length(log: EventLog) -> None:
     assert event["exact"] == "y" * CHARACTERS_AT_MOST
 
 
-def test_a_pass_stamps_all_its_lines_with_one_moment(log: EventLog) -> None:
-    log.at(NOW + 60).write("supervise")
-    log.write("wake")
-
-    assert [event["ts"] for event in log.tail(9)] == ["2026-09-21T14:14:20.000Z", STAMP]
-
-
 def test_the_log_is_nobody_elses(log: EventLog, tmp_path: Path) -> None:
     log.write("wake")
 

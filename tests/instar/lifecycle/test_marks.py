@@ -58,19 +58,24 @@ def peer(tmp_path: Path) -> Peer:
 
 SETTERS: dict[str, tuple[Callable[[Marks], None], Callable[[Marks], bool], Callable[[Marks], None]]] = {
     ".stopped": (
-        lambda marks: marks.set_stopped(PEER, "alice"),
+        lambda marks: marks.set_stopped(PEER),
         lambda marks: marks.stopped(PEER),
         lambda marks: marks.clear_stopped(PEER),
     ),
     ".fresh-next": (
-        lambda marks: marks.set_fresh_next(PEER, "alice"),
+        lambda marks: marks.set_fresh_next(PEER),
         lambda marks: marks.fresh_next(PEER),
         lambda marks: marks.clear_fresh_next(PEER),
     ),
     ".new-eager": (
-        lambda marks: marks.set_new_eager(PEER, "alice"),
+        lambda marks: marks.set_new_eager(PEER),
         lambda marks: marks.new_eager(PEER),
         lambda marks: marks.clear_new_eager(PEER),
+    ),
+    ".untold": (
+        lambda marks: marks.set_untold(PEER),
+        lambda marks: marks.untold(PEER),
+        lambda marks: marks.clear_untold(PEER),
     ),
 }
 
@@ -84,7 +89,7 @@ def test_what_is_wanted_of_a_peer_is_there_until_it_is_cleared(peer: Peer, end: 
     assert [each(peer.marks) for _, each, _ in SETTERS.values()].count(True) == 1
 
     assert is_there(peer.marks)
-    assert peer.place(end).read_text() == '2026-09-21T14:13:20.000Z\n{"by": "alice"}\n'
+    assert peer.place(end).read_text() == "2026-09-21T14:13:20.000Z\n"
     for _ in range(2):
         clear(peer.marks)
     assert not is_there(peer.marks)
@@ -510,15 +515,6 @@ def test_a_bare_marker_of_another_writer_is_used_too(peer: Peer) -> None:
 
     assert park is not None
     assert (park.at, park.session_id) == ("2026-01-01T00:00:00Z", "")
-
-
-def test_nothing_is_parked_once_it_is_dropped_wherever_it_was(peer: Peer) -> None:
-    marks = parked(peer)
-    peer.write(".idle-reaped.inuse", b"x")
-
-    marks.drop_park(PEER)
-
-    assert not marks.is_parked(PEER)
 
 
 # Processes that are killed, and others.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from instar.errors import InstarError
+from instar.lifecycle.clients.delivery import Delivered
 from instar.lifecycle.clients.launch import Launched
 from instar.lifecycle.ends import End, Remains, end
 from instar.lifecycle.orders import Order
@@ -258,6 +259,42 @@ def test_a_session_that_lives_is_watched_also_where_its_wake_broke_off(machine: 
     assert state
     assert state["agent"] == made.agent
     assert made.is_known
+
+
+def breaks_off(machine: Machine) -> None:
+    """End the process that starts a peer when its client lives, and has not been told anything."""
+
+    def start(*_: object) -> Launched:
+        machine.begin()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wake(Order("bob", "go on"), replace(machine.edges, launch=start))
+
+
+def test_one_whose_clean_start_broke_off_is_told_its_first_prompt_once(machine: Machine) -> None:
+    machine.peers.remove("bob")
+    machine.add(initial_prompt="You keep the roof.")
+    breaks_off(machine)
+    machine.delivered = Delivered("held", "a dialog is open")
+    row(machine)
+    machine.delivered = Delivered("landed", "")
+    row(machine)
+    row(machine)
+
+    assert machine.told == ["You keep the roof."]
+    assert [each["outcome"] for each in machine.lines("send")] == ["landed"]
+
+
+def test_one_whom_somebody_has_prompted_since_is_past_its_first_prompt(machine: Machine) -> None:
+    machine.peers.remove("bob")
+    machine.add(initial_prompt="You keep the roof.")
+    breaks_off(machine)
+    machine.alive()[0].is_prompted = True
+    row(machine)
+
+    assert machine.told == []
+    assert not machine.has(".untold")
 
 
 def test_a_wake_that_broke_off_after_the_start_has_used_its_marker_up(machine: Machine) -> None:

@@ -384,6 +384,21 @@ def test_a_launch_that_leaves_nothing_alive_is_a_death_and_a_survivor_is_watched
         assert go(machine)["cause"] == "wake-back-off"
 
 
+def test_a_clean_start_that_stopped_at_a_dialog_owes_the_first_prompt_to_the_next_message(machine: Machine) -> None:
+    machine.peers.remove("bob")
+    machine.add(initial_prompt="You keep the roof.")
+    machine.launched = STUCK
+    go(machine)
+
+    machine.delivered = Delivered("held", "a dialog is open")
+    assert go(machine, delivers=True)["status"] == "FAILED"
+    machine.delivered = Delivered("landed", "")
+    assert go(machine, delivers=True)["status"] == "READY"
+    assert go(machine, "and on", delivers=True)["status"] == "READY"
+
+    assert machine.told == ["You keep the roof.\n\ngo on", "and on"]
+
+
 def test_a_launch_that_raises_what_nobody_foresaw_keeps_the_right_to_resume(machine: Machine) -> None:
     parked(machine)
 

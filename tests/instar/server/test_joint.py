@@ -381,6 +381,9 @@ def test_a_server_that_is_killed_in_the_midst_of_an_end_leaves_it_to_the_next(
 
 
 def test_a_start_that_the_end_of_the_server_cuts_off_is_taken_over(scene: Scene) -> None:
+    prompted = Peer("bob", "claude-code", scene.root, initial_prompt="You keep the roof.")
+    Peers(scene.root).remove("bob")
+    Peers(scene.root).add(prompted)
     scene.wake()
     scene.project.env["INSTAR_PEER"] = "bob"
     scene.run("self-fresh")
@@ -398,11 +401,12 @@ def test_a_start_that_the_end_of_the_server_cuts_off_is_taken_over(scene: Scene)
         ),
         "it has started",
     )
-    scene.run("supervise", "--once")
+    wait_until(lambda: scene.run("supervise", "--once") and len(scene.sent) > 1, "it is told its first prompt")
     (row,) = scene.told("list")
     assert (row["state"], row["sessionId"]) == ("alive", session["id"])
     said = scene.told("send", "bob", "Go on.")
     assert (said["status"], said["woke"], said["sessionId"]) == ("READY", False, session["id"])
     assert scene.record(session["id"])["identity"] == BOB
+    assert scene.sent == ["You keep the roof.\n\nBegin.", "You keep the roof.", "Go on."]
     assert len(scene.lines("starts")) == 2
     assert Marks(scene.root).deaths(BOB) == ()
