@@ -15,7 +15,7 @@ from instar.cli.gate_change import Change, change_mode
 from instar.cli.gate_review import review as hold_review
 from instar.cli.gate_review import waiting
 from instar.cli.moments import duration_option, moment_option, now_ms
-from instar.cli.options import default_operator, json_option, project_option, refusals, warn
+from instar.cli.options import default_operator, json_option, project_option, refusals, respond, warn
 from instar.errors import InstarError
 from instar.gate.mode import FOLDER, GATE_ON, Mode
 from instar.project import open_root
@@ -50,7 +50,7 @@ def status(context: click.Context, folder: str | None, *, as_json: bool) -> None
     with refusals():
         access = Access(open_root(folder))
         values = _status(access)
-    views.show(values, views.print_status, as_json=as_json)
+    respond(values, lambda: views.print_status(values), as_json=as_json)
     context.exit(0 if values["server"]["running"] else 1)
 
 
@@ -121,7 +121,7 @@ def kill_switch(
             raise click.UsageError(str(error)) from error
         values = {"killSwitch": access.switch.kill(), "changed": was_set != is_set}
     text = "set: every stop is let go" if is_set else f"clear: the mode is {access.switch.mode()}"
-    views.show(values, lambda _: click.echo(f"the kill switch is {text}"), as_json=rest["as_json"])
+    respond(values, f"the kill switch is {text}", as_json=rest["as_json"])
 
 
 @main.command()
@@ -142,7 +142,7 @@ def log(folder: str | None, *, as_json: bool, **filters: Any) -> None:  # noqa: 
         if not isinstance(events, list):
             with access.records() as store:
                 events = store.events(**filters) if store else []
-    views.show(events, views.print_log, as_json=as_json)
+    respond(events, lambda: views.print_log(events), as_json=as_json)
     if not events and not as_json:
         warn("no such stop is on record")
 
@@ -168,7 +168,7 @@ def report(folder: str | None, since: int | None, *, as_json: bool) -> None:
                 nothing = {"since": since_ms, "until": now_ms(), **summary([], []), "counters": {}, "stuck": []}
                 values = summed(store, since_ms, now_ms()) if store else nothing
         values.setdefault("thresholds", plain(access.thresholds()))
-    views.show(values, views.print_report, as_json=as_json)
+    respond(values, lambda: views.print_report(values), as_json=as_json)
 
 
 @main.command()
@@ -180,10 +180,8 @@ def explain(event_id: str, folder: str | None, *, as_json: bool) -> None:
     with refusals():
         access = Access(open_root(folder))
         event, words = _event(access, event_id)
-    if as_json:
-        click.echo(json.dumps({**event, "meaning": views.why(event), "annotations": words}, indent=2))
-    else:
-        views.print_explained(event, words)
+    values = {**event, "meaning": views.why(event), "annotations": words}
+    respond(values, lambda: views.print_explained(event, words), as_json=as_json)
 
 
 @main.command()
@@ -227,7 +225,7 @@ def reset_breaker(folder: str | None, *, as_json: bool) -> None:
             raise InstarError("the breaker was not reset")
     values = answer or {"reset": False}
     text = "the breaker is reset" if answer else "without a server there is no breaker to reset"
-    views.show(values, lambda _: click.echo(text), as_json=as_json)
+    respond(values, text, as_json=as_json)
 
 
 def _status(access: Access) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 
 from instar.cli import gate_views as views
 from instar.cli.gate_access import Access
-from instar.cli.options import default_operator, refusals, warn
+from instar.cli.options import default_operator, refusals, respond, warn
 from instar.errors import InstarError
 from instar.project import open_root
 
@@ -49,7 +49,7 @@ def change_mode(folder: str | None, mode: Mode | None, change: Change) -> None:
             warn("the rules hold nobody before unjustifiedStopGate.authority.rulesMayEnforce is set to true")
     values = {"mode": mode, "prior": prior, "changed": prior != mode, "forced": is_forced}
     text = f"{mode}: {views.MODES[mode]} (was {prior})" if prior != mode else f"no change: {mode}"
-    views.show(values, lambda _: click.echo(text), as_json=change.as_json)
+    respond(values, text, as_json=change.as_json)
 
 
 def _is_enough_seen(access: Access, change: Change) -> bool:
@@ -60,5 +60,5 @@ def _is_enough_seen(access: Access, change: Change) -> bool:
     is_met = all(each["met"] for each in found)
     if change.is_check or not is_met:
         values = {"met": is_met, "thresholds": found}
-        views.show(values, lambda _: views.print_thresholds(found), as_json=change.as_json)
+        respond(values, lambda: views.print_thresholds(found), as_json=change.as_json)
     return is_met

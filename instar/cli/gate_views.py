@@ -6,14 +6,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from instar.cli.listing import print_rows, printable
 from instar.cli.moments import told
 from instar.gate.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MODES: Final = {
     "off": "no stop is looked at",
@@ -54,14 +52,6 @@ SECTIONS: Final = {
 LOG_COLUMNS: Final = ("outcome", "time", "mode", "rule", "ms", "session", "event", "reason")
 PREVIEW: Final = 120
 SHORT: Final = 8
-
-
-def show(values: Any, printed: Callable[[Any], None], *, as_json: bool) -> None:  # noqa: ANN401 - what JSON holds
-    """Print values as JSON, or as they are printed for people."""
-    if as_json:
-        click.echo(json.dumps(values, indent=2))
-    else:
-        printed(values)
 
 
 def outcome(event: Mapping[str, Any]) -> str:

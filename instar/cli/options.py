@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from instar.cli.listing import printable
 from instar.errors import InstarError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 project_option = click.option(
@@ -32,6 +33,16 @@ def refusals() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'the working folder'}: {error.strerror}") from error
+
+
+def respond(values: object, words: str | Callable[[], object], *, as_json: bool) -> None:
+    """Print what came of a command: `values` as JSON for a program, or for people a line, or what `words` prints."""
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+    elif isinstance(words, str):
+        click.echo(printable(words))
+    else:
+        words()
 
 
 def warn(text: str) -> None:

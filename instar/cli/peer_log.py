@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from instar.cli import peer_views as views
-from instar.cli.options import json_option, project_option, refusals, warn
+from instar.cli.options import json_option, project_option, refusals, respond, warn
 from instar.cli.patience import patience
+from instar.cli.peer_words import lifecycle
 from instar.lifecycle.eventlog import parse
-from instar.lifecycle.lifecycle import Lifecycle
-from instar.project import open_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,17 +36,14 @@ FOLLOW_S: Final = 0.5
 def logs(folder: str | None, *, limit: int, follow: bool, as_json: bool) -> None:
     """List what was decided about peers, and why, the newest last; --follow --json prints an object a line."""
     with refusals():
-        log = Lifecycle(open_root(folder)).log
+        log = lifecycle(folder).log
         if follow:
             with suppress(KeyboardInterrupt):
                 _follow(log, limit, as_json=as_json)
             return
         events = log.tail(limit)
-    if as_json:
-        click.echo(json.dumps(events, indent=2))
-        return
-    views.print_events(events)
-    if not events:
+    respond(events, lambda: views.print_events(events), as_json=as_json)
+    if not events and not as_json:
         warn("nothing is on record")
 
 
@@ -62,7 +58,7 @@ def supervise(folder: str | None, *, once: bool, as_json: bool) -> None:
     unless it is the only one.
     """
     with refusals(), suppress(KeyboardInterrupt):
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         while True:
             with patience("looking after the peers"):
                 rows = life.supervisor.run()

@@ -17,13 +17,11 @@ from instar.cli import peer_views as views
 from instar.cli.listing import printable
 from instar.cli.options import json_option, project_option, refusals, warn
 from instar.cli.patience import patience
-from instar.cli.peer_words import fit, words_option
+from instar.cli.peer_words import fit, lifecycle, words_option
 from instar.errors import InstarError
 from instar.lifecycle import verbs
-from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.peers import Broken
 from instar.names import RUNTIMES
-from instar.project import open_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +54,7 @@ def wake(  # noqa: PLR0913 - an option each
 ) -> None:
     """Have a peer live. One that lives already is left as it is, and told nothing: send tells it."""
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         with patience(f"waking {fit(name)}"):
             said = life.wake(name, task, topic, want or "", runtime=runtime or "")
     _tell(said, lambda: views.print_woken(name, said), as_json=as_json)
@@ -76,7 +74,7 @@ def send(  # noqa: PLR0913 - an option each
 ) -> None:
     """Have a message reach a peer, and wake it for that if it sleeps; - reads the message from standard input."""
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         with patience(f"telling {fit(name)}"):
             said = life.send(name, message, topic, runtime=runtime or "")
     _tell(said, lambda: views.print_sent(name, said), as_json=as_json)
@@ -95,7 +93,7 @@ def stop(name: str | None, runtime: str | None, folder: str | None, *, is_all: b
     if is_all and runtime:
         raise click.UsageError("--all means all clients: use it without --runtime")
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         names = [name] if name is not None else [peer.name for peer in life.peers.all() if not isinstance(peer, Broken)]
         done = []
         for each in names:
@@ -115,7 +113,7 @@ def stop(name: str | None, runtime: str | None, folder: str | None, *, is_all: b
 def start(name: str, runtime: str | None, folder: str | None, *, as_json: bool) -> None:
     """Let a stopped peer be woken again. It is not woken by that."""
     with refusals():
-        said = verbs.start(name, Lifecycle(open_root(folder)).edges, runtime=runtime or "")
+        said = verbs.start(name, lifecycle(folder).edges, runtime=runtime or "")
     was = said["status"] == "DONE" and any(each.get("wasStopped") for each in said["runtimes"])
     words = f"{name} may be woken again" if was else f"{name} was not stopped"
     _tell(said, lambda: click.echo(words), as_json=as_json)
@@ -130,7 +128,7 @@ def start(name: str, runtime: str | None, folder: str | None, *, as_json: bool) 
 def new(name: str, task: str, runtime: str | None, folder: str | None, *, as_json: bool) -> None:
     """End a peer, whatever it is at, and start it with an empty context."""
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         with patience(f"starting {fit(name)} clean"):
             said = verbs.new(name, life.edges, task=task, runtime=runtime or "")
     _tell(said, lambda: views.print_woken(name, said), as_json=as_json)
@@ -144,7 +142,7 @@ def new(name: str, task: str, runtime: str | None, folder: str | None, *, as_jso
 def refresh(name: str, runtime: str | None, folder: str | None, *, as_json: bool) -> None:
     """Have the next wake of a peer be a clean start. What lives goes on."""
     with refusals():
-        said = verbs.refresh(name, Lifecycle(open_root(folder)).edges, runtime=runtime or "")
+        said = verbs.refresh(name, lifecycle(folder).edges, runtime=runtime or "")
     _tell(said, lambda: click.echo(f"{name} starts with an empty context when it is woken next"), as_json=as_json)
 
 
@@ -157,7 +155,7 @@ def refresh(name: str, runtime: str | None, folder: str | None, *, as_json: bool
 def attach(name: str, runtime: str | None, folder: str | None, *, is_print: bool, as_json: bool) -> None:
     """Show a peer in this terminal; one that sleeps is taken up where it left off, or this fails."""
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         with patience(f"looking for {fit(name)}"):
             said = verbs.attach(name, life.edges, runtime=runtime or "")
         command = said["command"]
@@ -180,7 +178,7 @@ def attach(name: str, runtime: str | None, folder: str | None, *, is_print: bool
 def self_fresh(folder: str | None, *, as_json: bool) -> None:
     """Have the peer that calls this start with an empty context once its turn is over."""
     with refusals():
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         name = life.own_name()
         if name is None:
             raise InstarError("this does not run below a peer: instar-peers new NAME starts one clean")

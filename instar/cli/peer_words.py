@@ -1,20 +1,35 @@
-"""Words that a person gives in a command, or has it read from standard input with `-`."""
+"""What a person gives in a command: the project of the peers, and words, which `-` has read from standard input."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 from rich.markup import escape
 
+from instar import config
+from instar.cli.options import warn
+from instar.errors import InstarError
+from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.profile import shown
+from instar.project import open_root
 
 if TYPE_CHECKING:
     from click import Context, Parameter
 
 READ: Final = "-"
 _BYTES_AT_MOST: Final = 4 * 2**20  # no client takes more in a message
+
+
+def lifecycle(folder: str | None) -> Lifecycle:
+    """Return the peers of a project, and warn of each fault in its configuration. Raise InstarError for no project."""
+    life = Lifecycle(open_root(folder))
+    with suppress(InstarError):  # what needs the configuration says so
+        for fault in life.policy().faults:
+            warn(f"{config.PATH}: {fault}; the default holds")
+    return life
 
 
 def words_option(_context: Context, _parameter: Parameter, value: str) -> str:

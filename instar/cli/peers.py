@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -13,19 +12,18 @@ import click
 from instar import __version__
 from instar.cli import peer_log, peer_verbs
 from instar.cli import peer_views as views
-from instar.cli.options import json_option, project_option, refusals, warn
+from instar.cli.options import json_option, project_option, refusals, respond, warn
 from instar.cli.patience import patience
-from instar.cli.peer_words import words_option
+from instar.cli.peer_words import lifecycle, words_option
 from instar.errors import InstarError
 from instar.lifecycle import verbs
 from instar.lifecycle.clients.adapters import adapter
 from instar.lifecycle.clients.messages import unfit
-from instar.lifecycle.lifecycle import Lifecycle
 from instar.lifecycle.peers import Broken, Peer
 from instar.names import RUNTIMES, checked_name
-from instar.project import open_root
 
 if TYPE_CHECKING:
+    from instar.lifecycle.lifecycle import Lifecycle
     from instar.names import Runtime
 
 HOOKS: Final = ".instar/hooks"
@@ -61,7 +59,8 @@ def add(  # noqa: PLR0913 - an option each
 ) -> None:  # fmt: skip
     """Add a peer. It is not started by that: the first message does."""
     with refusals():
-        root = open_root(folder)
+        life = lifecycle(folder)
+        root = life.root
         for runtime in runtimes:
             if prompt and (why := unfit(runtime, prompt)):
                 raise InstarError(f"the first prompt cannot be carried: {why}")
@@ -70,13 +69,10 @@ def add(  # noqa: PLR0913 - an option each
             trusts_folder=trust_folder, bypasses_permissions=bypass_permissions, initial_prompt=prompt, is_human=human,
             runtimes=tuple(dict.fromkeys(runtimes)),
         )  # fmt: skip
-        life = Lifecycle(root)
         managed = life.services.managed(checked_name(name))
         added = life.peers.add(peer)
-    if as_json:
-        click.echo(json.dumps(views.profile_json(added), indent=2))
-    else:
-        click.echo(f"{added.name} is added: instar-peers send {added.name} MESSAGE wakes it")
+    words = f"{added.name} is added: instar-peers send {added.name} MESSAGE wakes it"
+    respond(views.profile_json(added), words, as_json=as_json)
     for runtime in added.runtimes:
         if not shutil.which(adapter(runtime).program):
             warn(f"{adapter(runtime).program} is not on PATH: it cannot be woken before it is")
@@ -92,12 +88,9 @@ def add(  # noqa: PLR0913 - an option each
 def list_(folder: str | None, *, as_json: bool) -> None:
     """List all peers: who lives, waits at a dialog, is parked, asleep, stopped, crashed or managed by others."""
     with refusals(), patience("looking at the peers"):
-        found = Lifecycle(open_root(folder)).status()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    views.print_list(found)
-    if not found:
+        found = lifecycle(folder).status()
+    respond(found, lambda: views.print_list(found), as_json=as_json)
+    if not found and not as_json:
         warn("there is no peer: instar-peers add")
 
 
@@ -108,13 +101,11 @@ def list_(folder: str | None, *, as_json: bool) -> None:
 def show(name: str, folder: str | None, *, as_json: bool) -> None:
     """Show the profile of a peer, and how it is in each of its clients."""
     with refusals(), patience("looking at the peer"):
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         peer = life.peers.get(name)
         states = [verbs.status(each, life.edges) for each in verbs.in_all_clients(peer)]
-    if as_json:
-        click.echo(json.dumps({"profile": views.profile_json(peer), "status": states}, indent=2))
-    else:
-        views.print_peer(peer, states)
+    values = {"profile": views.profile_json(peer), "status": states}
+    respond(values, lambda: views.print_peer(peer, states), as_json=as_json)
 
 
 @main.command()
@@ -125,16 +116,13 @@ def show(name: str, folder: str | None, *, as_json: bool) -> None:
 def remove(name: str, folder: str | None, *, force: bool, as_json: bool) -> None:
     """Remove a peer, and what is remembered of it. Its conversations stay."""
     with refusals(), patience("looking at the peer"):
-        life = Lifecycle(open_root(folder))
+        life = lifecycle(folder)
         identities = _removable(life, name, force=force)
         life.peers.remove(name, force=force)
         for identity in identities:
             life.edges.marks.purge(identity)
         life.log.write("removed", personality=name, forced=force or None)
-    if as_json:
-        click.echo(json.dumps({"status": "DONE", "name": name, "removed": True}, indent=2))
-    else:
-        click.echo(f"{name} is removed")
+    respond({"status": "DONE", "name": name, "removed": True}, f"{name} is removed", as_json=as_json)
 
 
 def _removable(life: Lifecycle, name: str, *, force: bool) -> list[str]:

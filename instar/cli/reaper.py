@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from instar.cli import reaper_views as views
-from instar.cli.options import default_operator, json_option, project_option, refusals, warn
+from instar.cli.options import default_operator, json_option, project_option, refusals, respond, warn
 from instar.cli.patience import patience
 from instar.cli.reaper_tick import Heard, plan
 from instar.errors import InstarError
@@ -21,8 +20,6 @@ from instar.sessions.reaper.report import may_go_live
 from instar.sessions.reaper.selftest import selftest as run_selftest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from instar.sessions.policy import Mode
     from instar.sessions.reaper.switch import Switched
 
@@ -52,7 +49,7 @@ def status(folder: str | None, *, as_json: bool) -> None:
         assembly = Assembly(root)
         told, switched, server = assembly.reaper.snapshot(), assembly.switch.read(), endpoint(root)
     values = {"project": str(root), "server": {"running": server is not None}, "switch": _said(switched), **told}
-    _show(values, lambda: views.print_status(values), as_json=as_json)
+    respond(values, lambda: views.print_status(values), as_json=as_json)
 
 
 @reaper.command()
@@ -66,7 +63,7 @@ def tick(folder: str | None, *, dry_run: bool, as_json: bool) -> None:
         if dry_run:
             with patience("looking at the sessions"):
                 values = plan(assembly)
-            _show(values, lambda: views.print_plan(values), as_json=as_json)
+            respond(values, lambda: views.print_plan(values), as_json=as_json)
             return
         with patience("looking at the sessions"), Heard() as heard:
             before = time.time()
@@ -77,7 +74,7 @@ def tick(folder: str | None, *, dry_run: bool, as_json: bool) -> None:
         if outcome == "failed":
             raise InstarError(f"the look failed: {heard.words}")
     values = {"outcome": outcome, "ended": views.ended_since(told, before), **told}
-    _show(values, lambda: views.print_ticked(values), as_json=as_json)
+    respond(values, lambda: views.print_ticked(values), as_json=as_json)
 
 
 @reaper.command()
@@ -88,7 +85,7 @@ def audit(folder: str | None, *, limit: int, as_json: bool) -> None:
     """List what the reaper decided and did, the newest last."""
     with refusals():
         rows = Audit(open_root(folder)).recent(limit)
-    _show(rows, lambda: views.print_audit(rows), as_json=as_json)
+    respond(rows, lambda: views.print_audit(rows), as_json=as_json)
     if not rows and not as_json:
         warn("nothing is on record")
 
@@ -116,7 +113,7 @@ def enable(folder: str | None, *, is_live: bool, force: str | None, as_json: boo
             raise InstarError("; ".join([*against, "--force REASON insists"]))
         values = _switch(assembly, "live" if is_live else "dry-run", f"forced: {force}" if force else "")
         values |= {"forced": bool(force and against), "against": against}
-    _show(values, lambda: views.print_switched(values), as_json=as_json)
+    respond(values, lambda: views.print_switched(values), as_json=as_json)
     if is_live and policy.faults:
         warn("nobody is parked before the faults in the configuration are mended")
     if is_live and not report["totals"]["looks"]:
@@ -132,7 +129,7 @@ def disable(folder: str | None, *, as_json: bool) -> None:
     """Switch the reaper off: no session is looked at, and none is parked."""
     with refusals():
         values = _switch(Assembly(open_root(folder)), "off", "")
-    _show(values, lambda: views.print_switched(values), as_json=as_json)
+    respond(values, lambda: views.print_switched(values), as_json=as_json)
 
 
 @reaper.command()
@@ -143,7 +140,7 @@ def report(folder: str | None, *, as_json: bool) -> None:
     with refusals():
         values = Assembly(open_root(folder)).reaper.report()
     values = {**values, "against": may_go_live(values)}
-    _show(values, lambda: views.print_report(values), as_json=as_json)
+    respond(values, lambda: views.print_report(values), as_json=as_json)
 
 
 @reaper.command()
@@ -155,7 +152,7 @@ def selftest(folder: str | None, *, as_json: bool) -> None:
         root = open_root(folder)
         with patience("waiting for the reaper to park a session of our own"):
             result = run_selftest(root, lambda line: None if as_json else click.echo(line, err=True))
-    _show(result.as_json(), lambda: views.print_selftest(result), as_json=as_json)
+    respond(result.as_json(), lambda: views.print_selftest(result), as_json=as_json)
     raise click.exceptions.Exit(0 if result.was_parked else 1)
 
 
@@ -177,10 +174,3 @@ def _switch(assembly: Assembly, mode: Mode, reason: str) -> dict[str, Any]:
 def _said(switched: Switched) -> dict[str, Any]:
     said = {"mode": switched.mode, "at": switched.at, "by": switched.by, "reason": switched.reason}
     return {key: value or None for key, value in said.items()}
-
-
-def _show(values: object, print_them: Callable[[], None], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(values, indent=2))
-    else:
-        print_them()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from instar import __version__
 from instar.cli.listing import printable
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, respond
 from instar.project import open_root
 from instar.server import logs, service
 from instar.server.endpoint import Taken
@@ -52,11 +51,8 @@ def start(folder: str | None, port: int | None, *, as_json: bool) -> None:
     """Start the server, and return when it answers; one that runs already is left alone."""
     with refusals():
         now, is_new = service.start(open_root(folder), port)
-    if as_json:
-        click.echo(json.dumps({**now.as_json(), "started": is_new}, indent=2))
-        return
-    click.echo("started" if is_new else "already running")
-    _tell(now)
+    word = "started" if is_new else "already running"
+    respond({**now.as_json(), "started": is_new}, lambda: _tell(now, word), as_json=as_json)
 
 
 @main.command()
@@ -68,15 +64,13 @@ def stop(folder: str | None, grace: float, *, as_json: bool) -> None:
     """End the server, and return when it has ended."""
     with refusals():
         ending = service.stop(open_root(folder), grace)
-    if as_json:
-        told = {"wasRunning": ending.was_running, "pid": ending.pid, "killed": ending.was_killed}
-        click.echo(json.dumps(told, indent=2))
-    elif not ending.was_running:
-        click.echo("no server is running")
+    words = f"stopped: process {ending.pid} has ended"
+    if not ending.was_running:
+        words = "no server is running"
     elif ending.was_killed:
-        click.echo(f"killed: process {ending.pid} did not end within {grace:g} s of being asked to")
-    else:
-        click.echo(f"stopped: process {ending.pid} has ended")
+        words = f"killed: process {ending.pid} did not end within {grace:g} s of being asked to"
+    values = {"wasRunning": ending.was_running, "pid": ending.pid, "killed": ending.was_killed}
+    respond(values, words, as_json=as_json)
 
 
 @main.command()
@@ -86,10 +80,7 @@ def status(folder: str | None, *, as_json: bool) -> None:
     """Show whether the server runs, and how it is; the status is 1 when it does not answer."""
     with refusals():
         now = service.status(open_root(folder))
-    if as_json:
-        click.echo(json.dumps(now.as_json(), indent=2))
-    else:
-        _tell(now)
+    respond(now.as_json(), lambda: _tell(now), as_json=as_json)
     sys.exit(0 if now.state == "running" else 1)
 
 
@@ -108,7 +99,9 @@ def logs_(folder: str | None, count: int, *, follow: bool) -> None:
             return
 
 
-def _tell(now: service.Status) -> None:
+def _tell(now: service.Status, word: str = "") -> None:
+    if word:
+        click.echo(word)
     rows = {"state": now.state, "project": now.project}
     if now.pid:
         rows |= {"address": f"127.0.0.1:{now.port}", "process": str(now.pid)}

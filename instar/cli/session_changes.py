@@ -12,7 +12,7 @@ import click
 
 from instar.cli.listing import printable
 from instar.cli.moments import duration_option, told
-from instar.cli.options import json_option, project_option, refusals, warn
+from instar.cli.options import json_option, project_option, refusals, respond, warn
 from instar.cli.patience import patience
 from instar.cli.session_look import recorded
 from instar.cli.session_views import lease_json, mib, name
@@ -49,11 +49,9 @@ def lease(  # noqa: PLR0913 - an option each
             raise InstarError(f"{session.id} has ended: a lease would keep nothing")
         taken = Lease(kind, note, now + for_ms / 1000)
         leases.take(session.project, session.id, taken, now)
-    if as_json:
-        click.echo(json.dumps({"sessionId": session.id, **lease_json(taken)}, indent=2))
-    else:
-        until = told(round((now + for_ms / 1000) * 1000))
-        click.echo(printable(f"{name(session)} is not parked until {until} (lease:{kind})"))
+    until = told(round((now + for_ms / 1000) * 1000))
+    words = f"{name(session)} is not parked until {until} (lease:{kind})"
+    respond({"sessionId": session.id, **lease_json(taken)}, words, as_json=as_json)
 
 
 @click.command()
@@ -66,11 +64,9 @@ def release(session_id: str, kind: str, folder: str | None, *, as_json: bool) ->
     with refusals():
         session = recorded(open_root(folder), session_id)
         was_held = leases.release(session.project, session.id, kind)
-    if as_json:
-        click.echo(json.dumps({"sessionId": session.id, "kind": kind, "released": was_held}, indent=2))
-    else:
-        words = f"lease:{kind} is given back" if was_held else f"there was no lease:{kind}"
-        click.echo(printable(f"{name(session)}: {words}"))
+    words = f"lease:{kind} is given back" if was_held else f"there was no lease:{kind}"
+    values = {"sessionId": session.id, "kind": kind, "released": was_held}
+    respond(values, f"{name(session)}: {words}", as_json=as_json)
 
 
 @click.command()
@@ -119,12 +115,9 @@ def resume(session_id: str, folder: str | None, *, is_print: bool, as_json: bool
     with refusals():
         session = recorded(open_root(folder), session_id)
         found = _proven(session)
-        if as_json:
-            values = {"sessionId": session.id, "state": session.state, **found.as_json(), "text": found.text}
-            click.echo(json.dumps(values, indent=2))
-        elif is_print:
-            click.echo(printable(found.text))
         if as_json or is_print:
+            values = {"sessionId": session.id, "state": session.state, **found.as_json(), "text": found.text}
+            respond(values, found.text, as_json=as_json)
             if not session.is_over:
                 warn(f"{session.id} {_lives(session)}")
             return

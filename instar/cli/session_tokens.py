@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from instar.cli.listing import print_rows
 from instar.cli.moments import moment_option, now_ms, told
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, respond
 from instar.cli.patience import patience
 from instar.cli.session_look import recorded
 from instar.cli.session_views import name
@@ -40,16 +39,15 @@ def tokens(session_id: str | None, folder: str | None, *, since_ms: int | None, 
         chosen = [recorded(root, session_id)] if session_id else registry.sessions(root)
         used = _used(Assembly(root), chosen, since)
     totals = {key: sum(each[key] for each in used) for key in ("tokens", "eventCount")}
-    if as_json:
-        click.echo(json.dumps({"since": since, "sessions": used, "totals": totals}, indent=2))
-        return
     names = {each.id: name(each) for each in chosen}
     rows = [
         [f"{each['tokens']}", f"{each['eventCount']}", names[each["sessionId"]], each["client"] or "-",
          told(each["lastTs"]), "" if each["known"] else "not all of it is read"]
         for each in used if session_id or each["tokens"] or not each["known"]
     ]  # fmt: skip
-    print_rows(COLUMNS, [*rows, [f"{totals['tokens']}", f"{totals['eventCount']}", "all", "-", "-", ""]])
+    rows.append([f"{totals['tokens']}", f"{totals['eventCount']}", "all", "-", "-", ""])
+    values = {"since": since, "sessions": used, "totals": totals}
+    respond(values, lambda: print_rows(COLUMNS, rows), as_json=as_json)
 
 
 def _used(assembly: Assembly, chosen: Sequence[Session], since: int) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import click
 from instar import __version__
 from instar.cli import reaper, session_changes, session_tokens
 from instar.cli import session_views as views
-from instar.cli.options import json_option, project_option, refusals
+from instar.cli.options import json_option, project_option, refusals, respond
 from instar.cli.session_look import Looks, known
 from instar.cli.session_watch import watch
 from instar.errors import InstarError
@@ -63,11 +62,9 @@ def list_(  # noqa: PLR0913 - an option each
             return
         found = looks.settled()
         shown = _shown(found, ended=ended)
-        if as_json:
-            click.echo(json.dumps([each.as_json() for each in shown], indent=2))
-            return
-        views.print_list(shown, with_project=is_all)
-    if not shown:
+        values = [each.as_json() for each in shown]
+        respond(values, lambda: views.print_list(shown, with_project=is_all), as_json=as_json)
+    if not shown and not as_json:
         over = f"; {len(found)} have ended: --ended shows them" if found else ""
         click.echo(f"no session is on record as running{over}", err=True)
 
@@ -81,10 +78,8 @@ def show(session_id: str, folder: str | None, *, as_json: bool) -> None:
     with refusals():
         session = known(open_root(folder), session_id)
         held = leases.active(session.project, session.id, time.time())
-    if as_json:
-        click.echo(json.dumps({**session.as_json(), "leases": [views.lease_json(each) for each in held]}, indent=2))
-    else:
-        views.print_record(session.as_json(), held)
+    values = {**session.as_json(), "leases": [views.lease_json(each) for each in held]}
+    respond(values, lambda: views.print_record(session.as_json(), held), as_json=as_json)
 
 
 @main.command()
@@ -100,12 +95,9 @@ def explain(session_id: str, folder: str | None, *, as_json: bool) -> None:
             raise InstarError(f"{session.id} has ended: nothing keeps it; instar-sessions show tells how it ended")
         sight = Looks([root]).at(session)
         answers, verdict = classifier.explain(sight), classifier.judge(sight)
-    if as_json:
-        gates = views.answers_json(answers, verdict)
-        values = {"sessionId": session.id, "state": session.state, **verdict.as_json(), "gates": gates}
-        click.echo(json.dumps(values, indent=2))
-    else:
-        views.print_answers(session, answers, verdict)
+    gates = views.answers_json(answers, verdict)
+    values = {"sessionId": session.id, "state": session.state, **verdict.as_json(), "gates": gates}
+    respond(values, lambda: views.print_answers(session, answers, verdict), as_json=as_json)
 
 
 def _shown(found: Sequence[Looked], *, ended: bool) -> list[Looked]:

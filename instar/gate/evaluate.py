@@ -29,7 +29,7 @@ from instar.gate.verifier import refutation
 from instar.sessions.registry import session as recorded_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from instar.gate.authority import Authority
@@ -59,6 +59,7 @@ class Outcome:
     fail_open: str = ""
     detail: str = ""
     latency_ms: int = 0
+    plans: Mapping[str, int] = field(default_factory=dict)  # how many were found of which kind
     is_row: bool = True  # else it is only counted
 
     @classmethod
@@ -142,6 +143,9 @@ class Evaluator:
             evidence = collect(checkout, began, globs, question.stop_reason)
         except EvidenceError as error:
             return Outcome(fail_open="evidenceUnavailable", detail=str(error))
+        return replace(self._weighed(question, evidence, budget_ms), plans=evidence.counts)
+
+    def _weighed(self, question: Question, evidence: Evidence, budget_ms: int) -> Outcome:
         if is_own_work(evidence):
             return Outcome.passed("self-reference", is_row=True, rule="U_META_SELF_REFERENCE")
         if not evidence.older:
@@ -231,6 +235,7 @@ def _event(event_id: str, question: Question, mode: Mode, outcome: Outcome, eval
         reason_preview=question.stop_reason[:PREVIEW_CHARACTERS],
         agent_id=evaluator.agent,
         signals_json=json.dumps(question.signals),
+        artifacts_summary_json=json.dumps(outcome.plans) if outcome.plans else None,
         rationale=redacted(outcome.rationale or outcome.detail)[:RATIONALE_CHARACTERS] or None,
         short_circuit=outcome.short_circuit or None,
         provider=evaluator.authority.name,

@@ -63,6 +63,12 @@ class Evidence:
         return next((artifact for artifact in self.artifacts if artifact.path == path), None)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many plans were found, how many of them are older than the session, and how many have an open item."""
+        is_open = sum(artifact.has_open_item for artifact in self.artifacts)
+        return {"found": len(self.artifacts), "older": len(self.older), "open": is_open}
+
+    @property
     def older(self) -> tuple[Artifact, ...]:
         """The plans that are older than the session."""
         if self.session_start is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from instar.sessions.reaper.state import Watched
 
 # What a park says that went wrong after a process was told to end: nobody knows what was done to whom.
-DISABLING: Final = frozenset({"kill-failed", "kill-unverified", "identity-changed"})
+DISABLING: Final = frozenset({"kill-failed", "kill-unverified"})
 BY: Final = "reaper"  # whom a session that is ended here is parked by
 # What keeps an end waiting and is over soon; all else is tried again later and later.
 _PASSING: Final = frozenset({"busy", "cooldown"})

@@ -106,6 +106,18 @@ def sent(project: Project) -> list[str]:
     return [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
 
 
+def test_a_fault_in_the_configuration_is_told_and_keeps_nobody_from_anything(project: Project) -> None:
+    add(project)
+    config = project.root / ".instar/config.json"
+    config.write_text('{"lifecycle": {"idleMinutes": "an hour"}}')
+
+    done = run(project, "list", "--json")
+
+    assert [each["name"] for each in json.loads(done.stdout)] == ["bob"]
+    assert done.stderr.startswith(".instar/config.json: key \"lifecycle.idleMinutes\": 'an hour' is not of type")
+    assert done.stderr.count("\n") == 1
+
+
 # Profiles.
 
 

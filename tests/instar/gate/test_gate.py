@@ -132,6 +132,7 @@ def test_a_proven_continue_holds_in_enforce_with_a_reminder_of_rule_and_pointer_
     (row,) = gate.log({})[1]["events"]
     assert (row["event_id"], row["decision"], row["mode"]) == (reply["eventId"], "continue", "enforce")
     assert json.loads(row["evidence_pointer_json"])["plan_file"] == PLAN
+    assert json.loads(row["artifacts_summary_json"]) == {"found": 1, "older": 1, "open": 1}
 
 
 def test_in_shadow_the_same_is_recorded_and_counts_for_no_ceiling(world: World) -> None:

@@ -356,7 +356,6 @@ def test_a_refusal_with_a_reason_is_a_normal_thing(world: World, skipped: str) -
     [
         ({"terminated": False, "skipped": "kill-failed"}, "reap-skipped-auto-disable"),
         ({"terminated": False, "skipped": "kill-unverified"}, "reap-skipped-auto-disable"),
-        ({"terminated": False, "skipped": "identity-changed"}, "reap-skipped-auto-disable"),
         ({"terminated": False, "skipped": None}, "reap-skipped-auto-disable"),
         ({"terminated": False, "skipped": ""}, "reap-skipped-auto-disable"),
         ({"terminated": False}, "reap-skipped-auto-disable"),
