@@ -2,7 +2,8 @@
 # make test   sets everything up and runs all checks
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= auto
+# one more than there are cores: a third of a test is waiting
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 
 .PHONY: demo test lint bench clean
 
