@@ -166,11 +166,13 @@ class Log:
 
 
 def faults(kind: str, calls: list[Call]) -> dict[str, Call]:
-    """Return every fault of one kind that a program with these calls can meet.
+    """Return every fault of one kind that a program with these calls can meet; "disk": it fails or is full, in turn.
 
     Between one call and the next nothing happens outside the process, so killed before a call is killed after the one
     before it; but for the last, and for a program that was started and goes on alone.
     """
+    if kind == "disk":
+        return {f"{('ENOSPC', 'EIO')[call.number % 2]}@{call.number}": call for call in calls}
     if kind != "kill":
         return {f"{kind}@{call.number}": call for call in calls if kind not in ONLY_AT or call.name in ONLY_AT[kind]}
     after = [call for call in calls if call.name in SPAWNS or call == calls[-1]]

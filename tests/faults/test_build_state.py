@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support import Project
 
-KINDS = ("kill", "ENOSPC", "EIO", "EMFILE", "short")
+KINDS = ("kill", "disk", "EMFILE", "short")
 CHANNEL = {"INSTAR_TELEGRAM_TOPIC": "1"}  # so that a command looks for a server to tell, and into the audit log
 NOT_DONE = {"unwritable", "lock_timeout", "state_corrupt"}  # the codes of a command that a failure kept from its work
 

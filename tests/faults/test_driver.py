@@ -153,6 +153,7 @@ def test_every_point_of_a_kind_is_listed(script: Path) -> None:
     calls = log.read()
 
     assert list(faults("EIO", calls)) == [f"EIO@{number}" for number in range(1, len(CALLS) + 1)]
+    assert list(faults("disk", calls))[:3] == ["EIO@1", "ENOSPC@2", "EIO@3"]
     assert list(faults("ENOLCK", calls)) == ["ENOLCK@7"]
     assert len(faults("short", calls)) == 3
     kills = list(faults("kill", calls))

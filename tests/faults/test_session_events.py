@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SESSIONS = ".instar/state/sessions"
 NOW = "wall=2000000000"  # so that an event that is told again writes the same
-KINDS = ("kill", "ENOSPC", "ENOLCK", "short")
+KINDS = ("kill", "disk", "ENOLCK", "short")
 USERS_ENVIRONMENT = "export OTHER=1\n"
 START, PROMPT, END = "SessionStart", "UserPromptSubmit", "SessionEnd"
 

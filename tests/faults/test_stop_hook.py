@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support import Project
 
-KINDS = ("kill", "ENOSPC", "EIO", "ENOLCK", "short")
+KINDS = ("kill", "disk", "ENOLCK", "short")
 SEAM = {"INSTAR_HOOK_TMUX_SESSION": "A"}
 
 
