@@ -82,9 +82,9 @@ class Client:
             self.fire("SessionEnd", reason="clear")
             self.begin("", "clear")
             return
+        note("sent", text=text)  # before anybody can be told that it has landed
         self.fire("UserPromptSubmit", prompt=text, prompt_id=str(uuid.uuid4()))
         self.write("user", content=text)
-        note("sent", text=text)
         wait("turn")
         self.turns += 1
         usage = {"input_tokens": 1, "output_tokens": 1}
