@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PARTS = 4
 Files = dict[str, tuple[int, bytes]]
-SEEN = ("replace", "unlink", "link", "symlink", "mkdir", "rmdir")  # what others see; all else is in temporary files
+SEEN = ("replace", "unlink", "link", "symlink")  # what others see; all else is folders, and in temporary files
 
 USERS = (SETTINGS, LOCAL, CODEX, AGENTS, CLAUDE, SKILL, CONFIG, PINS)  # what a person edits, too
 ROUTER = "node ${CLAUDE_PROJECT_DIR}/.instar/hooks/instar/stop-gate-router.js"

@@ -69,7 +69,7 @@ def test_every_phase_has_its_place_in_the_line(build: Project, phase: str) -> No
 
 
 @pytest.mark.parametrize("key", ["task", "phase", "protection", "steps", "totalSteps", "startedAt", "owner"])
-@pytest.mark.parametrize("value", [None, 7, "x", [], {}, [7]])
+@pytest.mark.parametrize("value", [None, 7, "x", [7], {"a": 1}])
 def test_a_mistyped_key_crashes_no_report(build: Project, key: str, value: Any) -> None:
     build.change_state(**{key: value})
 
