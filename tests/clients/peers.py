@@ -18,6 +18,7 @@ from instar.lifecycle.clients.launch import socket_of
 from instar.lifecycle.peers import Peer
 from instar.sessions.machine.process import READER
 from instar.sessions.machine.tmux import Tmux
+from instar.sessions.transcripts.turns import turn
 from support import BIN, DEADLINE_S
 
 from .builds import trusted
@@ -91,17 +92,21 @@ class Stage:
         return text in json.dumps(self.model.requests[-1].body)
 
     def answered(self, text: str) -> None:
-        """Wait until the model was told a text, and its answer to it is whole in the session."""
+        """Wait until the model was told a text, and the turn that answers it is over, by the session's transcript."""
         wait_until(lambda: text in self.said, f"the model is told {text!r}", seen=lambda: repr(self.said))
         session = self.model.requests[-1].session_id
 
-        def has_stopped() -> bool:
+        def lines() -> list[str]:
             place = Path(str(self.project.record(session).get("transcriptPath")))
-            told = place.read_text(encoding="utf-8") if place.is_file() else ""
-            # After the first of it: Claude writes what it was told last once more, when its turn is over.
-            return ANSWER in told.partition(json.dumps(text)[1:10])[2]
+            return place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
 
-        wait_until(has_stopped, "the answer is there", seen=lambda: str(self.project.record(session)))
+        def is_over() -> bool:
+            record = self.project.record(session)
+            # Claude also writes what it was told last in a line of its own, and none of its lines in a certain order.
+            is_told = any(json.dumps(text)[1:10] in each and '"last-prompt"' not in each for each in lines())
+            return is_told and turn(record["client"], record["transcriptPath"]).state == "closed"
+
+        wait_until(is_over, "the turn is over", seen=lambda: "\n".join([str(self.panes()), *lines()]))
 
     def status(self, identity: str) -> dict[str, Any]:
         """Return how a peer is."""

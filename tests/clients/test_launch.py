@@ -15,6 +15,7 @@ from instar.lifecycle.clients.delivery import Target, deliver, target_of
 from instar.lifecycle.clients.launch import Launched, Patience, launch, socket_of
 from instar.lifecycle.peers import Peer
 from instar.sessions.machine.tmux import Tmux
+from instar.sessions.parking.resumption import Unresumable, proven
 
 from .builds import trusted
 from .codex import Codex
@@ -63,7 +64,12 @@ class Launcher:
     def transcript(self, launched: Launched) -> Path:
         """Return the transcript, once the client has put its turn down, which it does after it has shown it."""
         path = Path(self.project.record(launched.session_id)["transcriptPath"])
-        wait_until(lambda: path.is_file() and ANSWER in path.read_text(), "the client puts its turn down")
+        parts = [FIRST[:9], ANSWER]  # in any order: Claude writes its lines in none
+
+        def is_put_down() -> bool:
+            return path.is_file() and all(each in path.read_text() for each in parts)
+
+        wait_until(is_put_down, "the client puts its turn down")
         return path
 
     def close(self, launched: Launched) -> None:
@@ -107,6 +113,7 @@ def test_a_fresh_peer_is_told_its_message_and_a_resumed_one_knows_it(launcher: L
     assert record["agent"] == up.agent
     assert launcher.transcript(up)
     launcher.close(up)
+    assert proven(record).argv[-1] == up.session_id
 
     again = launcher.launch(SECOND, resume_id=up.session_id)
 
@@ -149,6 +156,8 @@ def test_a_session_whose_client_put_no_turn_down_is_not_taken_up_and_the_reason_
     launcher.close(up)
     lines = [line for line in transcript.read_text().splitlines(keepends=True) if "uuid" not in json.loads(line)]
     transcript.write_text("".join(lines))
+    with pytest.raises(Unresumable, match="no conversation"):
+        proven(launcher.project.record(up.session_id))
 
     ended = launcher.launch(SECOND, resume_id=up.session_id)
 

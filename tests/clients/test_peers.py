@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from .waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support import Project
 
@@ -65,7 +65,7 @@ def bob(request: pytest.FixtureRequest, stage: Stage) -> str:
 def test_a_peer_that_was_parked_knows_what_it_was_told(stage: Stage, bob: str) -> None:
     session = ready(stage.peers.wake("bob", FACT, "roof"), mode="fresh", cause="first-wake")
     stage.answered(FACT)
-    assert ANSWER in stage.panes()[bob]
+    wait_until(lambda: ANSWER in stage.panes()[bob], "it is shown")
     assert (stage.status(bob)["state"], stage.status(bob)["sessionId"]) == ("alive", session)
     record = stage.project.record(session)
     assert (record["identity"], record["launchedBy"]) == (bob, "instar")
@@ -185,6 +185,28 @@ def test_new_is_clean_and_attach_takes_up_what_there_is_or_fails(stage: Stage, b
     stage.answered("Where were we?")
     assert (stage.heard("Begin anew"), stage.heard(FACT)) == (True, False)
     assert len([row for row in stage.events("supervise") if row.get("cause") == "crash"]) == 1
+
+
+@pytest.mark.parametrize("bob", ["claude"], indirect=True)
+def test_a_session_that_was_left_without_a_word_is_passed_over(stage: Stage, bob: str) -> None:
+    session = ready(stage.peers.wake("bob", FACT))
+    stage.answered(FACT)
+    stage.kill(session)
+    silent = stage.peers.wake("bob")
+    assert (silent["status"], silent["sessionId"] != session) == ("READY", True)
+    transcript = Path(stage.project.record(silent["sessionId"])["transcriptPath"])
+
+    stage.press(bob, "/exit")
+    stage.press(bob, "Enter")
+    wait_until(lambda: stage.status(bob)["state"] == "asleep", "it has left", seen=lambda: str(stage.panes()))
+
+    # What Claude 2.1.197 leaves of such a session, but for the command to exit, which it may put down or not.
+    lines = [line for line in transcript.read_text().splitlines(keepends=True) if "uuid" not in json.loads(line)]
+    transcript.write_text("".join(lines))
+    assert ready(verbs.attach("bob", stage.peers.edges), mode="resume", cause="attach") == session
+    assert stage.peers.send("bob", "What was it?")["status"] == "READY"
+    stage.answered("What was it?")
+    assert stage.heard(FACT)
 
 
 def test_a_question_about_the_folder_is_told_and_left_to_a_person(stage: Stage, bob: str) -> None:

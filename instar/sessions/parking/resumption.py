@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from instar.sessions.transcripts.probe import belongs
+from instar.sessions.transcripts.probe import belongs, is_begun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ def command(record: Mapping[str, Any]) -> Resumption:
 
 
 def proven(record: Mapping[str, Any]) -> Resumption:
-    """Return what takes a session up that has all it takes: a folder, and a transcript of its own with something in it.
+    """Return what takes a session up that has all it takes: a folder, and its own transcript with a conversation.
 
     Raise Unresumable where one of that is missing or cannot be told.
     """
@@ -79,6 +79,8 @@ def proven(record: Mapping[str, Any]) -> Resumption:
         raise Unresumable("its transcript is empty")
     if belongs(record["client"], path, record["id"]) is not True:
         raise Unresumable("its transcript does not show that it is its own")
+    if is_begun(record["client"], path) is not True:
+        raise Unresumable("its transcript shows no conversation that could go on")
     return found
 
 

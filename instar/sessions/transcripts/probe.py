@@ -17,7 +17,7 @@ from instar.sessions.transcripts.records import Source, Tail, Unresolved, digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HEAD", "Change", "Probe", "Unresolved", "belongs", "children_at", "delta", "probe", "scheduled"]
+__all__ = ["HEAD", "Change", "Probe", "Unresolved", "belongs", "children_at", "delta", "is_begun", "probe", "scheduled"]
 
 Change = Literal["static", "touched", "grew", "unknown"]
 
@@ -126,6 +126,21 @@ def belongs(client: str, path: Path | str, session_id: str) -> bool | None:
     return None if found is None else found == session_id
 
 
+def is_begun(client: str, path: Path | str) -> bool | None:
+    """Say whether a transcript holds anything of a conversation; None where that cannot be told.
+
+    Claude 2.1.197 writes its mode and the last prompt before any of that, and takes up no session of these alone. The
+    Codex CLI 0.169.0 begins a rollout with the first prompt.
+    """
+    if client == "codex-cli":
+        return True
+    try:
+        with opened(path) as source:
+            return any(_is_said(parsed(record) or {}) for tail in tails(source) for record in reversed(tail.records))
+    except Unresolved:
+        return None
+
+
 def scheduled(client: str, path: Path | str, since: float | None, now: float) -> str | None:
     """Return what a session has planned to wake up for, in words for people; None where there is nothing.
 
@@ -178,6 +193,10 @@ def _written(entry: os.DirEntry[str]) -> float | None:
         return entry.stat(follow_symlinks=False).st_mtime
     except OSError:
         return None  # it is gone
+
+
+def _is_said(record: dict[str, Any]) -> bool:
+    return "uuid" in record or record.get("type") in ("user", "assistant")
 
 
 def _session_id(source: Source) -> str | None:

@@ -291,3 +291,10 @@ def test_a_transcript_without_a_word_cannot_be_resumed(tmp_path: Path) -> None:
 
     with pytest.raises(Unresumable, match="empty"):
         proven(record)
+
+    place.write_text('{"type":"mode","mode":"normal","sessionId":"s"}\n{"type":"last-prompt","sessionId":"s"}\n')
+    with pytest.raises(Unresumable, match="no conversation"):
+        proven(record)
+    with place.open("a") as file:
+        file.write('{"type":"system","uuid":"1","sessionId":"s"}\n{"type":"mode","sessionId":"s"}\n')
+    assert proven(record).argv == ("claude", "--resume", "s")
