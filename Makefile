@@ -11,7 +11,7 @@ demo: .venv/installed
 	@$(BIN)/python demo.py
 
 test: .venv/developed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/developed
 	$(BIN)/python -m migrator.render --check

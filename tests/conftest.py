@@ -16,13 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-LONG = ("tests/soak/", "tests/faults/", "tests/clients/")
 AMBIENT = ("CLAUDE", "CODEX", "INSTAR", "TMUX", "GIT_", "AI_AGENT")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that no worker is left alone with it in the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture(autouse=True, scope="session")
