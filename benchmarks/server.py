@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -17,42 +18,38 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hooks.common.clock import now_iso
+from instar.gate.gate import Gate
 from instar.server import service
-from instar.server.endpoint import Endpoint, endpoint, token
+from instar.server.endpoint import Endpoint, endpoint, start_of, token
+from instar.sessions.machine.processes import boot_id
+from instar.sessions.registry import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 AUTHORITY_S = 0.5
 PAUSE_S = 0.05
-HOT_PATH = "/internal/stop-gate/hot-path?session=s"
+SESSION = "s"
+HOT_PATH = f"/internal/stop-gate/hot-path?session={SESSION}"
 EVALUATE = "/internal/stop-gate/evaluate"
 
 
-class SlowGate:
-    """A gate with a slow authority, as far as it is measured."""
+class SlowGate(Gate):
+    """The gate, with an authority that takes its time in place of one that thinks."""
 
-    def evaluate(self, _body: dict[str, Any], _budget_ms: int | None) -> tuple[int, dict[str, Any]]:
+    def evaluate(self, _body: dict[str, Any], _budget_ms: int | None = None) -> tuple[int, dict[str, Any]]:
         """Take the time."""
         time.sleep(AUTHORITY_S)
         return 200, {"decision": "allow"}
 
-    def hot_path(self, _session: str) -> dict[str, Any]:
-        """Answer as a gate does."""
-        return {"mode": "shadow", "killSwitch": False, "sessionStartTs": 1790000000123, "routeVersion": 1}
 
-    def health(self) -> dict[str, Any]:
-        """Be well."""
-        return {"status": "ok"}
-
-    def tick(self) -> None:
-        """Do nothing."""
-
-    open = retire = close = tick
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Have what is not measured, too."""
-        return lambda *_: (404, {"error": name})
+def record(root: Path) -> None:
+    """Put the session that is asked about on record, as one that lives."""
+    agent = {"pid": os.getpid(), "start": start_of(os.getpid()), "boot": boot_id()}
+    place = root / FOLDER / f"{SESSION}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"id": SESSION, "status": "running", "startedAt": now_iso(), "agent": agent}))
 
 
 class Client:
@@ -87,7 +84,7 @@ async def measure(found: Endpoint, word: str, counts: tuple[int, int, int], paus
     reads, clients, evaluations = counts
     readers = [Client(found, word) for _ in range(clients)]
     stops = [Client(found, word) for _ in range(evaluations)]
-    body = json.dumps({"sessionId": "s"}).encode()
+    body = json.dumps({"sessionId": SESSION}).encode()
     judged = asyncio.gather(*(each.ask(1, "POST", EVALUATE, body) for each in stops), return_exceptions=True)
     work: list[Awaitable[None]] = [each.ask(reads // clients, "GET", HOT_PATH, pause_s=pause_s) for each in readers]
     broken = [each for each in await asyncio.gather(*work, return_exceptions=True) if each]
@@ -109,6 +106,7 @@ def main(reads: int = 10_000, clients: int = 50, evaluations: int = 200) -> None
         subprocess.Popen([sys.executable, __file__, "serve", folder]) as server,
     ):
         root = Path(folder)
+        record(root)
         while service.status(root).state != "running":
             assert server.poll() is None  # it has said what ails it
             time.sleep(0.1)
@@ -123,6 +121,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         from instar.server.process import run
 
-        run(Path(sys.argv[2]), 0, lambda _root, _config: SlowGate())
+        run(Path(sys.argv[2]), 0, SlowGate)
     else:
         main(*map(int, sys.argv[1:]))

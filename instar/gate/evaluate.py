@@ -26,7 +26,7 @@ from instar.gate.store import CEILING, Event, StoreError
 from instar.gate.verdict import Unusable
 from instar.gate.verifier import SECONDS as VERIFY_S
 from instar.gate.verifier import refutation
-from instar.sessions.registry import session as recorded_session
+from instar.sessions.registry import record, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,7 +105,7 @@ class Evaluator:
         """Return why a stop is let go at once; None when it has to be looked at."""
         if mode == "off":
             return Outcome.passed("kill-switch" if self.switch.kill().get("value") else "mode-off")
-        if self.is_compacting(question.session):
+        if self.is_compacting(self.record(question.session)):
             return Outcome.passed("compaction")
         if not question.signals:
             return Outcome.passed("no-signal")
@@ -119,22 +119,24 @@ class Evaluator:
             return Outcome(fail_open="dbUnavailable", detail=str(error))
         return Outcome.passed(CEILING, decision="force_allow", is_row=True) if is_over else None
 
-    def is_compacting(self, session: str) -> bool:
+    def record(self, session: str) -> dict[str, Any]:
+        """Return what is written of a session; {} for nothing."""
+        return record(self.root, session)
+
+    def is_compacting(self, session: dict[str, Any]) -> bool:
         """Say whether the context of a session is being compacted just now: to hold it then would overflow it."""
-        found = recorded_session(self.root, session)
-        if found is None or found.text("lastEvent", "name") != "PreCompact":
+        if text(session, "lastEvent", "name") != "PreCompact":
             return False
-        began = _seconds(found.text("lastEvent", "at"))
+        began = _seconds(text(session, "lastEvent", "at"))
         return began is not None and abs(self.clock() - began) < COMPACTION_S
 
-    def session_start(self, session: str) -> float | None:
+    def session_start(self, session: dict[str, Any]) -> float | None:
         """Return when a session began, as its record says; None where that is not known."""
-        found = recorded_session(self.root, session)
-        began = _seconds(found.text("startedAt")) if found else None
+        began = _seconds(text(session, "startedAt"))
         return began if began is not None and began < self.clock() + FUTURE_S else None
 
     def _judged(self, question: Question, budget_ms: int) -> Outcome:
-        began = self.session_start(question.session)
+        began = self.session_start(self.record(question.session))
         if began is None and self.settings["requireSessionStart"]:
             return Outcome.passed("no-session-start")
         checkout = checkout_of(self.root, question.cwd)

@@ -17,7 +17,6 @@ from instar.gate.question import BadQuestionError, question_of
 from instar.gate.report import as_json, report, thresholds
 from instar.gate.settings import FEATURE
 from instar.gate.store import Store, StoreError
-from instar.sessions.registry import session as recorded_session
 from instar.tracked import is_tracked
 
 if TYPE_CHECKING:
@@ -97,13 +96,13 @@ class Gate:
 
     def hot_path(self, session: str) -> dict[str, Any]:
         """Return what a router may want to know of a session before it asks; from memory and small files alone."""
-        found = recorded_session(self.evaluator.root, session) if session else None
-        began = self.evaluator.session_start(session) if found else None
+        record = self.evaluator.record(session)
+        began = self.evaluator.session_start(record)
         return {
             "mode": self.evaluator.mode(),
             "killSwitch": bool(self.switch.kill().get("value")),
             "autonomousActive": False,
-            "compactionInFlight": self.evaluator.is_compacting(session),
+            "compactionInFlight": self.evaluator.is_compacting(record),
             "sessionStartTs": int(began * 1000) if began is not None else None,
             "sessionStartSource": "none" if began is None else "server",
             "routeVersion": ROUTE_VERSION,

@@ -132,7 +132,7 @@ class App:
         routes = self._routes()
         return Transport(
             Router(routes, redirect_slashes=False, lifespan=self._life),
-            methods_of=lambda scope: _methods(routes, scope),
+            methods_of=_Methods(routes),
             token=self._token,
             agent=self._agent,
             lane_of=self._lane_of,
@@ -295,10 +295,20 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def _methods(routes: list[Route], scope: Scope) -> set[str]:
-    """Return the methods of a path; none for one that there is not."""
-    found = [route.methods for route in routes if route.matches(scope)[0] is not Match.NONE]
-    return {method for methods in found for method in methods or ()}
+class _Methods:
+    """The methods of each path, known beforehand where it has no part that varies; none for one that there is not."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._routes = routes
+        paths = [route.path for route in routes]
+        self._known = {path: self._matching({"type": "http", "method": "GET", "path": path}) for path in paths}
+
+    def __call__(self, scope: Scope) -> set[str]:
+        return self._known.get(scope["path"]) or self._matching(scope)
+
+    def _matching(self, scope: Scope) -> set[str]:
+        found = [route.methods for route in self._routes if route.matches(scope)[0] is not Match.NONE]
+        return {method for methods in found for method in methods or ()}
 
 
 def _reply(status: int, values: dict[str, Any]) -> JSONResponse:

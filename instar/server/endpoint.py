@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DATA: Final = ".instar/server-data"
 PLACE: Final = f"{DATA}/endpoint.json"
 LOCK_S: Final = 0.3
+TOKEN_BYTES: Final = 4096
 PORTS: Final = range(1, 65536)
 
 
@@ -105,9 +106,9 @@ def token(root: Path) -> str:
 
 
 def _kept(root: Path) -> str:
-    try:
-        with open(root / DATA / "token", encoding="utf-8", opener=unblocked) as file:
-            return file.read().strip()
+    try:  # at every request, so without what reads texts of any length
+        with open(f"{root}/{DATA}/token", "rb", buffering=0, opener=unblocked) as file:
+            return file.read(TOKEN_BYTES).decode().strip()
     except (OSError, ValueError):
         return ""
 

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import logging
 import re
-from contextlib import AsyncExitStack
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
@@ -98,15 +98,13 @@ class Transport:
         if scope["method"] not in methods:
             raise Refusal(405, "Method not allowed", allow=sorted(methods))
         lane = self._lane_of(scope["path"])
-        async with AsyncExitStack() as stack:
-            if lane:
-                await stack.enter_async_context(lane.place())
+        async with lane.place() if lane else nullcontext():
             body = await self._body(scope, headers, receive)
             await self._app(scope, _again(body, receive), send)
 
     async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         """Return the whole body. Raise Refusal for one that is too large, or not there in time."""
-        if "content-length" not in headers and "transfer-encoding" not in headers:
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
             return b""
         limit = BODY_BYTES if scope["method"] == "POST" else OTHER_BODY_BYTES
         try:

@@ -60,14 +60,19 @@ class Session:
 
     def text(self, key: str, inner: str | None = None) -> str:
         """Return a text of the record, or of an object in it; "" where there is none."""
-        value = self.record.get(key)
-        if inner is not None:
-            value = value.get(inner) if isinstance(value, dict) else None
-        return value if isinstance(value, str) else ""
+        return text(self.record, key, inner)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for a program, with the state as it was found."""
         return {"project": str(self.project), "state": self.state, **self.record, "id": self.id}
+
+
+def text(record: dict[str, Any], key: str, inner: str | None = None) -> str:
+    """Return a text of a record, or of an object in it; "" where there is none."""
+    value = record.get(key)
+    if inner is not None:
+        value = value.get(inner) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def sessions(project: Path) -> list[Session]:
@@ -82,10 +87,20 @@ def sessions(project: Path) -> list[Session]:
 
 def session(project: Path, session_id: str) -> Session | None:
     """Return the session with exactly this id; None where it is not on record. The id may be any text."""
-    place = project / FOLDER / f"{session_id}.json"
-    if "/" in session_id or "\0" in session_id or not place.is_file():
-        return None
-    return _read(project, place)
+    place = _place(project, session_id)
+    return _read(project, place) if place and place.is_file() else None
+
+
+def record(project: Path, session_id: str) -> dict[str, Any]:
+    """Return what is written of the session with exactly this id, {} for nothing; no process is looked at for it."""
+    place = _place(project, session_id)
+    return (place and _load(place)) or {}
+
+
+def _place(project: Path, session_id: str) -> Path | None:
+    """Return where a session is recorded; None for a text that no session can have for its id."""
+    is_none = not session_id or "/" in session_id or "\0" in session_id
+    return None if is_none else project / FOLDER / f"{session_id}.json"
 
 
 def find(project: Path, name: str) -> Session:
