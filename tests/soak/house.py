@@ -24,8 +24,9 @@ from clients.gated import LONG_AGO, OPEN, PLAN, RULE
 from clients.waiting import wait_until
 from instar.files import replace_file
 from instar.lifecycle.clients.launch import socket_of
-from instar.server import service
+from instar.server import logs, service
 from instar.server.endpoint import Endpoint, publish, start_of, withdraw
+from instar.sessions.reaper.rows import BYTES_AT_MOST, backup
 from support import BIN, Project, executable
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ GONE_S = 120.0  # for whatever has to happen on a machine that is busy with some
 CLAUDES, SLOTS = 13, 17  # the others use Codex
 PEERS = {"ann": "claude-code", "bob": "claude-code", "cyd": "codex-cli"}
 LOG_BYTES, LOG_KEEP = 4096, 100
+ROWS = ("reap-log", "reaper-audit", "sentinel-events")
+OLD = "of another time"  # what the logs are nearly full of
+ROOM, OLD_ROWS = 200, 256
 CALM, SHORT = 0, 100  # percents of the memory that may be available, for it to be critically short
 # A shell that reads a line at a time, from a terminal that whoever died in it left as it was.
 SHELL = '#!/bin/sh\nwhile :; do stty sane; IFS= read -r line || exit; eval "$line"; done\n'
@@ -93,6 +97,7 @@ class House:
         settings = self.read(".claude/settings.json")
         settings["hooks"]["Stop"].insert(0, {"soak": FOREIGN, "hooks": [{"type": "command", "command": "true"}]})
         self.write(".claude/settings.json", {"soak": FOREIGN, **settings})
+        self._fill_logs()
         (self.root / PLAN).parent.mkdir(parents=True)
         (self.root / PLAN).write_text(OPEN)
         commit_all(self.project, GIT_AUTHOR_DATE=LONG_AGO, GIT_COMMITTER_DATE=LONG_AGO)
@@ -103,6 +108,16 @@ class House:
             self.write(profile, {**self.read(profile), "soak": FOREIGN})
         for number in range(SLOTS):
             self.tmux("new-session", "-d", "-x", "150", "-y", "40", "-s", f"slot-{number}", str(shell))
+
+    def _fill_logs(self) -> None:
+        """Leave room in the logs for a few rows: they have to be rotated while all goes on."""
+        bounds = {logs.PATH: logs.BYTES, **{f".instar/logs/{log}.jsonl": BYTES_AT_MOST for log in ROWS}}
+        for name, bytes_at_most in bounds.items():
+            place = self.root / name
+            row = json.dumps({"ts": LONG_AGO, "type": OLD, "old": ""})
+            row = row.replace('""', f'"{"x" * ((bytes_at_most - ROOM) // OLD_ROWS - len(row) - 1)}"') + "\n"
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            place.write_text(row * OLD_ROWS, encoding="ascii")
 
     def _program(self, name: str, text: str) -> Path:
         return executable(self.folder / "bin" / name, f"#!/bin/sh\n{text}\n")
@@ -169,9 +184,10 @@ class House:
         ).stdout.strip()  # fmt: skip
 
     def rows(self, log: str) -> list[Row]:
-        """Return the rows of a log."""
-        place = self.root / f".instar/logs/{log}.jsonl"
-        return [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
+        """Return the rows of a log, the oldest first, also those of before it was full."""
+        now = self.root / f".instar/logs/{log}.jsonl"
+        lines = [line for place in (backup(now), now) if place.exists() for line in place.read_text().splitlines()]
+        return [row for line in lines if (row := json.loads(line))["type"] != OLD]
 
     # The server.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ from instar.config import effective
 from instar.gate.mode import DATABASE, FOLDER
 from instar.gate.store import Store
 from instar.lifecycle.eventlog import EventLog
+from instar.server import logs
 from instar.server.lanes import EVALUATIONS, OTHERS
 from instar.sessions import registry
 from instar.sessions.clock import Clock
-from instar.sessions.reaper.rows import BYTES_AT_MOST
-from soak.house import FOREIGN, LOG_BYTES, LOG_KEEP, PEERS, SLOTS, House, Row
+from instar.sessions.reaper.rows import BYTES_AT_MOST, backup
+from soak.house import FOREIGN, LOG_BYTES, LOG_KEEP, PEERS, ROWS, SLOTS, House, Row
 
 if TYPE_CHECKING:
     from soak.schedule import Sample
@@ -161,11 +163,21 @@ def ends(house: House) -> dict[str, int]:
     assert len(panes) <= len(PEERS)
     recorded = {each.record["agent"]["pid"] for each in registry.sessions(house.root) if each.state == "running"}
     assert recorded <= living.keys(), f"{recorded - living.keys()} are said to run"
-    logs = list((house.root / ".instar/logs").iterdir())
-    for place in logs:
-        most = LOG_BYTES if place.name.startswith("lifecycle.log") else BYTES_AT_MOST
-        assert place.stat().st_size <= most, place
-    return {"alive at the end": len(living), "lifecycle logs": sum("lifecycle.log" in each.name for each in logs) - 1}
+    return {"alive at the end": len(living), **rotations(house)}
+
+
+def rotations(house: House) -> dict[str, int]:
+    """See that no log is larger than it may be, and that the full ones were put aside, with all that they held."""
+    bounds = {"lifecycle.log": LOG_BYTES, Path(logs.PATH).name: logs.BYTES}
+    places = list((house.root / ".instar/logs").iterdir())
+    for place in places:
+        bound = bounds.get(place.name.rstrip(".0123456789"), BYTES_AT_MOST)
+        assert place.stat().st_size <= bound, place
+    for place in (house.root / logs.PATH, *(house.root / f".instar/logs/{log}.jsonl" for log in ROWS)):
+        put_aside = backup(place)
+        assert put_aside.exists(), f"{place} was never full"
+        assert put_aside.stat().st_size > place.stat().st_size
+    return {"full logs": sum(place.name[-1].isdigit() for place in places)}
 
 
 def trend(samples: list[Sample]) -> dict[str, str]:
