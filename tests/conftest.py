@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AMBIENT = ("CLAUDE", "CODEX", "INSTAR", "TMUX", "GIT_", "AI_AGENT")
+KEPT = ("GIT_CONFIG_NOSYSTEM", "INSTAR_SOAK_")  # the second is for a test, and not for what it tests
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,7 +29,7 @@ def home_is_unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("HOME", str(home))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
         for name in os.environ:
-            if name.startswith(AMBIENT) and name != "GIT_CONFIG_NOSYSTEM":
+            if name.startswith(AMBIENT) and not name.startswith(KEPT):
                 patch.delenv(name)
         yield
 

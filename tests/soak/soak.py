@@ -3,7 +3,7 @@
 Twenty sessions in one project: clients that are stand-ins in real panes, hooks that are the installed ones, a server
 that is the real one, three peers among them. What happens is dealt by chance, from the seed that is printed
 (`INSTAR_SOAK_SEED`): first with a server that dies now and then, then with one that has to last; each for one round at
-least, and for `INSTAR_SOAK_SECONDS` in all. At the end everything has to add up.
+least, and for `INSTAR_SOAK_SECONDS` in all. The logs are nearly full when it begins. At the end everything adds up.
 
 The reaper needs no clock of its own here: its configuration counts in fractions of minutes, and memory is as short as
 the configuration says. The judge of the stops is a program that says the same each time.
