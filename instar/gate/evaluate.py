@@ -26,7 +26,7 @@ from instar.gate.store import CEILING, Event, StoreError
 from instar.gate.verdict import Unusable
 from instar.gate.verifier import SECONDS as VERIFY_S
 from instar.gate.verifier import refutation
-from instar.sessions.registry import record, text
+from instar.sessions import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,18 +121,18 @@ class Evaluator:
 
     def record(self, session: str) -> dict[str, Any]:
         """Return what is written of a session; {} for nothing."""
-        return record(self.root, session)
+        return registry.record(self.root, session)
 
     def is_compacting(self, session: dict[str, Any]) -> bool:
         """Say whether the context of a session is being compacted just now: to hold it then would overflow it."""
-        if text(session, "lastEvent", "name") != "PreCompact":
+        if registry.text(session, "lastEvent", "name") != "PreCompact":
             return False
-        began = _seconds(text(session, "lastEvent", "at"))
+        began = _seconds(registry.text(session, "lastEvent", "at"))
         return began is not None and abs(self.clock() - began) < COMPACTION_S
 
     def session_start(self, session: dict[str, Any]) -> float | None:
         """Return when a session began, as its record says; None where that is not known."""
-        began = _seconds(text(session, "startedAt"))
+        began = _seconds(registry.text(session, "startedAt"))
         return began if began is not None and began < self.clock() + FUTURE_S else None
 
     def _judged(self, question: Question, budget_ms: int) -> Outcome:
