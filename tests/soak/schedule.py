@@ -109,7 +109,7 @@ class Schedule:
 
         found = wait_until(seen, f"{command} starts", timeout_s=GONE_S, seen=lambda: self._screens(pane))
         if isinstance(found, list):
-            slot.pid, slot.session = found[-1]["pid"], found[-1]["session"]
+            slot.pid, slot.session, slot.held = found[-1]["pid"], found[-1]["session"], 0
         return isinstance(found, list)
 
     def type(self, slot: Slot, text: str, key: str) -> None:
