@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,13 @@ def home_is_unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
             if name.startswith(AMBIENT) and not name.startswith(KEPT):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def what_is_started_can_be_interrupted() -> None:
+    """Undo what a shell does to what it starts in the background: programs that are started inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

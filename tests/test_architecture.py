@@ -50,7 +50,7 @@ def test_arrows_run_down(path: Path) -> None:
         assert not any(name.startswith("hooks.") and not name.startswith("hooks.common") for name in outside)
 
 
-ABOVE = ("instar.server", "instar.cli", "instar.client")
+ABOVE = ("instar.server", "instar.cli")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from instar import config as configuration
 from instar.cli.listing import printable
 from instar.cli.moments import now_ms
 from instar.cli.options import warn
-from instar.client import Server, ServerError
 from instar.errors import InstarError
 from instar.gate.mode import DATABASE, FOLDER, Switch
 from instar.server.endpoint import prepare
+from instar.server.remote import Server, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -22,11 +22,11 @@ from click.testing import CliRunner, Result
 from instar.cli import gate_review
 from instar.cli.gate import main
 from instar.cli.moments import duration_ms, moment_ms, told
-from instar.client import Server, ServerError
 from instar.gate.mode import DATABASE, FOLDER, GATE_ON, KILL_FILE, MODE_FILE
 from instar.gate.store import DWELL_MS, Event, Store
 from instar.server import service
 from instar.server.endpoint import start_of
+from instar.server.remote import Server, ServerError
 from support import BIN, DEADLINE_S
 
 if TYPE_CHECKING:

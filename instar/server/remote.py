@@ -1,4 +1,4 @@
-"""Asking the project's server, for commands."""
+"""The server of a project as commands see it: found by its place, and asked over HTTP."""
 
 from __future__ import annotations
 
