@@ -21,17 +21,19 @@ def open_root(folder: str | None) -> Path:
 def find_root(start: Path) -> Path:
     """Return the nearest folder upwards that is installed already, else the repository's top, else `start`.
 
-    A folder with a `.git` folder ends the search, as it does for the registered command. One with a `.git` file is a
-    top as well (a submodule, a worktree of a bare repository), but may belong to a project that is installed above.
+    A folder with a repository in its `.git` ends the search; an empty `.git` is none, as Codex's sandbox puts into each
+    folder that may be written, while a command runs. One with a `.git` file is a top as well (a submodule, a worktree
+    of a bare repository), but may belong to a project that is installed above.
     """
     top = None
     for folder in (start, *start.parents):
         checkout = main_checkout(folder)
         if (checkout / ".instar" / "hooks").is_dir():
             return checkout
-        if top is None and (checkout / ".git").exists():
+        is_repository = (checkout / ".git/HEAD").exists()
+        if top is None and (is_repository or (checkout / ".git").is_file()):
             top = checkout
-        if (checkout / ".git").is_dir():
+        if is_repository:
             break
     return top or start
 

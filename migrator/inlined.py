@@ -142,8 +142,9 @@ TEMPLATES = {
         "        if is_project(checkout):\n"
         "            return checkout\n"
         "        parent = os.path.dirname(folder)\n"
-        "        # A repository without `.instar` ends the search, as it does for the registered hook command.\n"
-        "        if parent == folder or os.path.isdir(os.path.join(folder, \".git\")):\n"
+        "        # A repository without `.instar` ends the search. It has a HEAD: Codex's sandbox puts an empty `.git` into each\n"
+        "        # folder that may be written, while a command runs in it.\n"
+        "        if parent == folder or os.path.exists(os.path.join(folder, \".git\", \"HEAD\")):\n"
         "            return main_checkout(start)\n"
         "        folder = parent\n"
         "\n"
@@ -2374,8 +2375,9 @@ TEMPLATES = {
         "        if is_project(checkout):\n"
         "            return checkout\n"
         "        parent = os.path.dirname(folder)\n"
-        "        # A repository without `.instar` ends the search, as it does for the registered hook command.\n"
-        "        if parent == folder or os.path.isdir(os.path.join(folder, \".git\")):\n"
+        "        # A repository without `.instar` ends the search. It has a HEAD: Codex's sandbox puts an empty `.git` into each\n"
+        "        # folder that may be written, while a command runs in it.\n"
+        "        if parent == folder or os.path.exists(os.path.join(folder, \".git\", \"HEAD\")):\n"
         "            return main_checkout(start)\n"
         "        folder = parent\n"
         "\n"
@@ -5111,7 +5113,7 @@ TEMPLATES = {
         "  \"hooks/build-state.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-state.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"86c0272b18a6ba2feb335d1b8cd5fed2f71721ba16fe07d7d0b08ef5e7118e54\",\n"
+        "    \"contentHash\": \"7000ef6d5fdac992b2f41802c49daed84f55bd99a94763269eaa6b316004140f\",\n"
         "    \"shippedHashes\": [\n"
         "      \"157212c9074d3e2343f408fd6b5e356912306686ba62ac3c1816f1bd7b225029\"\n"
         "    ]\n"
@@ -5119,7 +5121,7 @@ TEMPLATES = {
         "  \"hooks/build-worktree.py\": {\n"
         "    \"installedPath\": \".instar/hooks/instar/build-worktree.py\",\n"
         "    \"mode\": \"0755\",\n"
-        "    \"contentHash\": \"ced8f1aeddc448f3c94a5612ae0bf38b937895ed4d43d115b7223976b6e59460\",\n"
+        "    \"contentHash\": \"d7ffcc477afcbb6fc018c46484d5973facda6636504655ee8e5e70a5c704b15c\",\n"
         "    \"shippedHashes\": [\n"
         "      \"7c64d5c57089fba9e4924cce2131fca3ae1f379bd397562fc1471cca12a0ac6c\"\n"
         "    ]\n"
@@ -5164,14 +5166,14 @@ SHA256 = {
     "documents/gate.md": "dabac902a793740da955ae944dd1e06637f7174702f47fd5626e4e7407ab724a",
     "documents/peers.md": "e274d6bef41c649f18fbaa7eb684a65c51237c9c802d7ae1ab809a8d1f6a39f4",
     "documents/sessions.md": "fe1adbb3bb1b628e59d0333a3e18fcd9097a3757d13f0eccc1c2179a9917cf17",
-    "hooks/build-state.py": "86c0272b18a6ba2feb335d1b8cd5fed2f71721ba16fe07d7d0b08ef5e7118e54",
+    "hooks/build-state.py": "7000ef6d5fdac992b2f41802c49daed84f55bd99a94763269eaa6b316004140f",
     "hooks/build-stop-hook.py": "45cc64c1121b5a2c18cf4b10e83f9f0a68821c1246b46a3417769e2aa6e7cff3",
-    "hooks/build-worktree.py": "ced8f1aeddc448f3c94a5612ae0bf38b937895ed4d43d115b7223976b6e59460",
+    "hooks/build-worktree.py": "d7ffcc477afcbb6fc018c46484d5973facda6636504655ee8e5e70a5c704b15c",
     "hooks/run": "6d917f777a6e9b2e9b5512fb74a85dc9f1facb7e49de695261a4263db5a72cc3",
     "hooks/session-event-hook.py": "09fb28a1ae00046c8dc2b79c8170f398f37655a9563ad2baec39eb91af835704",
     "hooks/stop-gate-router.py": "223319fd957b0874214e6a376cdf9fbfaf223427cb4d15ac6800baa105c9d005",
     "skills/build/SKILL.md": "d9eac9fa1537d413df8bf24415fd81b0008d1bbbe609d3ae17f9089aacfdb27e",
-    "manifest.json": "b5568f1add6cfa40cd4e14aa65f58d8420433f36891f10c072fa17a005eba6ac",
+    "manifest.json": "689af6b9e643a35519deb7ef24226eeec7c23d0423ca496a587202462515991b",
 }
 
 GUIDES = {

@@ -33,8 +33,9 @@ def find_root(start: str, environ: Mapping[str, str]) -> str:
         if is_project(checkout):
             return checkout
         parent = os.path.dirname(folder)
-        # A repository without `.instar` ends the search, as it does for the registered hook command.
-        if parent == folder or os.path.isdir(os.path.join(folder, ".git")):
+        # A repository without `.instar` ends the search. It has a HEAD: Codex's sandbox puts an empty `.git` into each
+        # folder that may be written, while a command runs in it.
+        if parent == folder or os.path.exists(os.path.join(folder, ".git", "HEAD")):
             return main_checkout(start)
         folder = parent
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from migrator.codex_trust import grant
+from support import BIN
 
 from .builds import (
     BUDGETS,
@@ -241,6 +242,11 @@ class TestTheOwner:
         assert owner(project)["session"] == session_of(model) != before["session"]
 
 
+def skip_without_a_sandbox(model: FakeModel) -> None:
+    if model.requests[1].tool_results != ("inside\ncodex",):
+        pytest.skip(f"Codex has no sandbox here: {model.requests[1].tool_results}")
+
+
 class TestInASandboxOfCodexsOwn:
     def test_the_owner_is_held(self, codex: CodexFactory, fake_model: ModelFactory, project: Project) -> None:
         model = fake_model(script(Run("echo inside; cat /proc/1/comm"), init(project)))
@@ -248,8 +254,24 @@ class TestInASandboxOfCodexsOwn:
 
         client.run(client.launch("exec", "--sandbox", "workspace-write", "go"))
 
-        if model.requests[1].tool_results != ("inside\ncodex",):
-            pytest.skip(f"Codex has no sandbox here: {model.requests[1].tool_results}")
+        skip_without_a_sandbox(model)
+        assert holds(project, model) == SMALL
+
+    def test_a_folder_below_is_of_the_project_though_codex_puts_a_git_folder_there(
+        self, codex: CodexFactory, fake_model: ModelFactory, project: Project
+    ) -> None:
+        below = project.root / "src/deep"
+        below.mkdir(parents=True)
+        begin = Run(f"{BIN / 'build-state'} init tiles --size SMALL")  # the one on PATH goes by where it is run
+        model = fake_model(script(Run("echo inside; cat /proc/1/comm"), Run("ls -d .git"), begin))
+        client = trusted(codex(model, project=project.root))
+        writable = ("--add-dir", str(project.root / ".instar"))
+
+        client.run(client.launch("exec", "--sandbox", "workspace-write", *writable, "go", cwd=below))
+
+        skip_without_a_sandbox(model)
+        assert model.requests[2].tool_results == (".git",)
+        assert not (below / ".instar").exists()
         assert holds(project, model) == SMALL
 
 

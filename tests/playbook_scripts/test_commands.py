@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hooks.common.phases import PHASES, TERMINAL, legal_targets
+from support import BIN
 
 if TYPE_CHECKING:
     from support import Project
@@ -348,6 +349,16 @@ def test_the_console_script_finds_the_project(build: Project, tmp_path: Path) ->
     assert console(tmp_path, "status")["status"] == "no_active_build"
 
 
+def test_an_empty_git_folder_as_the_sandbox_of_codex_makes_it_is_no_repository(build: Project) -> None:
+    inside = build.root / "sub/deep"
+    inside.mkdir(parents=True)
+    for folder in (inside, inside.parent):
+        (folder / ".git").mkdir()
+
+    assert console(inside, "status")["task"] == "Mend the roof"
+    assert "nothing to do" in build.run(str(BIN / "instar-migrate"), cwd=inside).stdout
+
+
 def test_a_repository_inside_is_another_project(build: Project) -> None:
     inner = build.root / "inner"
     inner.mkdir()
@@ -357,7 +368,7 @@ def test_a_repository_inside_is_another_project(build: Project) -> None:
 
 
 def test_a_first_build_without_an_installation_is_kept_out_of_git_and_says_what_is_missing(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()  # a repository, whose top ends the search for a project
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)  # its top ends the search for a project
     answer = console(tmp_path, "init", "a task", "--owner-session", "s")
 
     assert answer["warnings"] == [f"no Stop hook is registered in {tmp_path}: run instar-migrate there"]

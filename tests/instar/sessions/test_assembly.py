@@ -103,7 +103,7 @@ def claude(tmp_path: Path) -> Path:
 
 
 def test_a_client_that_is_not_on_record_is_seen_and_left_alone(stage: Stage, claude: Path, tmp_path: Path) -> None:
-    (stage.project / ".git").mkdir()
+    subprocess.run(["git", "init", "-q", stage.project], check=True)
     inside = stage.project / "folder"
     inside.mkdir()
     seen = subprocess.Popen([claude, "600"], cwd=inside)
