@@ -260,7 +260,7 @@ def effective(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _errors(config: object) -> list[ValidationError]:
-    if config == {}:  # as in most projects: it breaks no rule, and half of a command's start is what checks others
+    if config == {}:  # as in most projects: it breaks no rule, and a quarter of a start is what checks others
         return []
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - only who checks a configuration waits for it
 
